@@ -1,0 +1,363 @@
+#include "denoiser.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <stdexcept>
+
+#include "errors.h"
+#include "dispatch.h"
+#include "quantize.h"
+#include "tensors.h"
+
+namespace edge {
+namespace {
+
+int64_t now_ns() {
+    return std::chrono::duration_cast<std::chrono::nanoseconds>(
+               std::chrono::steady_clock::now().time_since_epoch())
+        .count();
+}
+
+bool should_stop(const StepInput& input) {
+    return (input.cancel != nullptr && *input.cancel) ||
+           (input.deadline_ns != 0 && now_ns() >= input.deadline_ns);
+}
+
+std::string layer_name(int64_t index) { return "layer " + std::to_string(index); }
+
+void require(bool condition, const char* message) {
+    if (!condition) throw std::invalid_argument(message);
+}
+
+}  // namespace
+
+struct Denoiser::Layer {
+    std::vector<float> attention_norm;
+    WeightMatrix query, key, value, attention_output;
+    std::vector<float> feed_forward_norm;
+    WeightMatrix gate, up, down;
+
+    static Layer take(TensorSource& source, const DenoiserShape& shape, int64_t index) {
+        const std::string prefix = "blk." + std::to_string(index) + ".";
+        const int64_t hidden = shape.hidden_size;
+        const int64_t wide = shape.feed_forward_size;
+        return {source.take_floats(prefix + "attn_norm.weight", {hidden}),
+                source.take_matrix(prefix + "attn_q.weight", shape.query_width(), hidden),
+                source.take_matrix(prefix + "attn_k.weight", shape.kv_width(), hidden),
+                source.take_matrix(prefix + "attn_v.weight", shape.kv_width(), hidden),
+                source.take_matrix(prefix + "attn_output.weight", hidden, shape.query_width()),
+                source.take_floats(prefix + "ffn_norm.weight", {hidden}),
+                source.take_matrix(prefix + "ffn_gate.weight", wide, hidden),
+                source.take_matrix(prefix + "ffn_up.weight", wide, hidden),
+                source.take_matrix(prefix + "ffn_down.weight", hidden, wide)};
+    }
+
+    bool quantized_input() const {
+        return query.is_quantized() || key.is_quantized() || value.is_quantized();
+    }
+    bool quantized_gate() const { return gate.is_quantized() || up.is_quantized(); }
+};
+
+// Reused between steps, so that a step allocates only when it is larger than those before.
+struct Denoiser::Scratch {
+    explicit Scratch(const AttentionShape& shape) : attention(shape) {}
+
+    std::vector<float> hidden;         // [active, hidden_size]
+    std::vector<float> queries;        // [active, query_width]
+    std::vector<float> attended;       // [active, query_width]
+    std::vector<float> projected;      // [active, hidden_size]
+    std::vector<float> gate, up;       // [active, feed_forward_size]
+    std::vector<float> keys, values;   // [1 or num_layers, active, kv_width]
+    int64_t shadow_stride = 0;         // floats per layer of keys; 0 when layers share
+    std::vector<int32_t> all_rows;     // 0..active-1
+    std::vector<int32_t> key_sources;  // per key in position order: active row, or -1 - position
+    std::vector<int32_t> visible;      // [active]
+    KeyRows key_rows;
+    LinearInput input;
+    Attention attention;
+    Head head;
+};
+
+Denoiser::Denoiser(std::shared_ptr<const ModelFile> file, const DenoiserShape& shape,
+                   int num_threads, Activations activations, const std::string& isa)
+    : file_(std::move(file)),
+      shape_(shape),
+      kernels_(select_kernels(isa)),
+      activations_(activations),
+      num_threads_(num_threads),
+      pool_owner_(::getpid()),
+      pool_(std::make_unique<ThreadPool>(num_threads)),
+      rope_(shape.rope_pairs, shape.attention.head_dim, shape.rope_theta),
+      scratch_(std::make_unique<Scratch>(shape.attention)) {
+    TensorSource source(*file_, *pool_);
+    embedding_ = &source.take("token_embd.weight", {shape.vocab_size, shape.hidden_size});
+    if (source.has("position_embd.weight"))
+        position_table_ =
+            source.take_floats("position_embd.weight", {shape.context_length, shape.hidden_size});
+    for (int64_t i = 0; i < shape.num_layers; ++i) layers_.push_back(Layer::take(source, shape, i));
+    output_norm_ = source.take_floats("output_norm.weight", {shape.hidden_size});
+    const char* head_name =
+        source.has("output.weight") ? "output.weight" : "token_embd.weight";  // tied
+    head_weights_.emplace(source.take_matrix(head_name, shape.vocab_size, shape.hidden_size));
+    source.refuse_leftovers();
+}
+
+Denoiser::~Denoiser() {
+    if (pool_owner_ != ::getpid()) (void)pool_.release();  // its threads are the parent's
+}
+
+Machine Denoiser::machine() {
+    if (pool_owner_ != ::getpid()) {
+        (void)pool_.release();  // joining the parent's threads would wait for ever
+        pool_ = std::make_unique<ThreadPool>(num_threads_);
+        pool_owner_ = ::getpid();
+    }
+    return {*pool_, kernels_, activations_};
+}
+
+void Denoiser::check(const StepInput& input) const {
+    require(!input.ids.empty() && input.ids.size() == input.positions.size(),
+            "a step needs as many positions as ids, and at least one");
+    for (size_t i = 0; i < input.ids.size(); ++i) {
+        require(input.ids[i] >= 0 && input.ids[i] < shape_.vocab_size,
+                "a token id is outside the vocabulary");
+        require(input.positions[i] >= 0 && input.positions[i] < shape_.context_length,
+                "a position is outside the model's context");
+        require(i == 0 || input.positions[i] > input.positions[i - 1], "positions must ascend");
+    }
+    for (size_t i = 0; i < input.head_rows.size(); ++i)
+        require(input.head_rows[i] >= (i == 0 ? 0 : input.head_rows[i - 1] + 1) &&
+                    input.head_rows[i] < static_cast<int64_t>(input.ids.size()),
+                "head rows must ascend and be active");
+    require(input.mask.kind != AttentionMask::Kind::block || input.mask.block_length > 0,
+            "a block mask needs a block length");
+    require(std::isfinite(input.head.temperature) && input.head.temperature >= 0.0f,
+            "the temperature must be finite and not negative");
+    require(input.cache != nullptr || !input.store, "storing needs a cache");
+    if (input.cache == nullptr) return;
+    require(
+        input.cache->num_layers() == shape_.num_layers && input.cache->width() == shape_.kv_width(),
+        "the cache was made for another denoiser");
+    require(input.positions.back() < input.cache->capacity(), "a position is beyond the cache");
+}
+
+StepOutput Denoiser::step(const StepInput& input) {
+    check(input);
+    const std::lock_guard lock(mutex_);
+    StepOutput output;
+    const int64_t begin = now_ns();
+    const bool done = run_layers(input, output);
+    output.body_ns = now_ns() - begin;
+    output.cancelled = !done;
+    if (!done) return output;
+    if (!input.head_rows.empty()) {
+        const int64_t head_begin = now_ns();
+        const Machine machine = this->machine();
+        normalise(machine, output_norm_, input.head_rows, head_weights_->is_quantized(),
+                  "the final norm");
+        std::vector<int32_t> positions;
+        for (const int32_t row : input.head_rows)
+            positions.push_back(input.positions[static_cast<size_t>(row)]);
+        HeadOptions options = input.head;
+        if (options.num_choices <= 0) options.num_choices = shape_.vocab_size;
+        output.cancelled = !scratch_->head.run(
+            machine, *head_weights_, scratch_->input, positions, options,
+            [&] { return should_stop(input); }, output.rows);
+        output.head_ns = now_ns() - head_begin;
+    }
+    if (!output.cancelled && input.store) publish(input);
+    return output;
+}
+
+void Denoiser::logits(const std::vector<int32_t>& ids, const AttentionMask& mask, float* out) {
+    StepInput input;
+    input.ids = ids;
+    input.positions.resize(ids.size());
+    std::iota(input.positions.begin(), input.positions.end(), 0);
+    input.mask = mask;
+    check(input);
+    const std::lock_guard lock(mutex_);
+    StepOutput ignored;
+    run_layers(input, ignored);
+    const Machine machine = this->machine();
+    normalise(machine, output_norm_, scratch_->all_rows, head_weights_->is_quantized(),
+              "the final norm");
+    multiply(machine, scratch_->input, {{&*head_weights_, out, shape_.vocab_size}});
+}
+
+bool Denoiser::run_layers(const StepInput& input, StepOutput& output) {
+    const Machine machine = this->machine();
+    rope_.extend(input.positions.back() + 1);
+    plan_keys(input);
+    embed(input);
+    for (int64_t i = 0; i < shape_.num_layers; ++i) {
+        if (should_stop(input)) return false;
+        const Layer& layer = layers_[static_cast<size_t>(i)];
+        const int64_t begin = now_ns();
+        run_attention(machine, layer, i, input);
+        output.attention_ns += now_ns() - begin;
+        run_feed_forward(machine, layer, i);
+        ++output.layers_done;
+    }
+    return !should_stop(input);
+}
+
+void Denoiser::embed(const StepInput& input) {
+    const int64_t size = shape_.hidden_size;
+    const std::byte* rows = file_->bytes_of(*embedding_);
+    const int64_t row_size = static_cast<int64_t>(embedding_->num_bytes) / shape_.vocab_size;
+    scratch_->hidden.resize(input.ids.size() * static_cast<size_t>(size));
+    for (size_t i = 0; i < input.ids.size(); ++i) {
+        float* hidden = scratch_->hidden.data() + static_cast<int64_t>(i) * size;
+        dequantize_row(embedding_->type, rows + input.ids[i] * row_size, size, hidden);
+        if (!position_table_.empty())
+            kernels_.add(position_table_.data() + input.positions[i] * size, size, hidden);
+    }
+}
+
+void Denoiser::normalise(const Machine& machine, const std::vector<float>& weight,
+                         const std::vector<int32_t>& rows, bool quantize,
+                         const std::string& place) {
+    const int64_t size = shape_.hidden_size;
+    std::atomic<bool> finite{true};
+    const bool quantized = scratch_->input.fill(
+        machine, static_cast<int>(rows.size()), size, quantize, [&](int row, float* out) {
+            const float* hidden = scratch_->hidden.data() + rows[static_cast<size_t>(row)] * size;
+            if (!std::isfinite(
+                    kernels_.rms_norm(hidden, weight.data(), size, shape_.rms_norm_eps, out)))
+                finite = false;
+        });
+    if (!finite || !quantized) throw NumericFault("non-finite numbers enter " + place);
+}
+
+void Denoiser::run_attention(const Machine& machine, const Layer& layer, int64_t index,
+                             const StepInput& input) {
+    Scratch& s = *scratch_;
+    const int64_t rows = static_cast<int64_t>(input.ids.size());
+    const int64_t width = shape_.query_width();
+    normalise(machine, layer.attention_norm, s.all_rows, layer.quantized_input(),
+              layer_name(index));
+    s.queries.resize(static_cast<size_t>(rows * width));
+    s.attended.resize(s.queries.size());
+    multiply(machine, s.input,
+             {{&layer.query, s.queries.data(), width},
+              {&layer.key, shadow_keys(index, 0), shape_.kv_width()},
+              {&layer.value, shadow_values(index, 0), shape_.kv_width()}});
+    machine.pool.run(rows, [&](int64_t row, int) {
+        const int64_t position = input.positions[static_cast<size_t>(row)];
+        const AttentionShape& a = shape_.attention;
+        rope_.rotate(s.queries.data() + row * width, a.num_heads, a.head_dim, position);
+        rope_.rotate(shadow_keys(index, row), a.num_kv_heads, a.head_dim, position);
+    });
+    collect_keys(index, input);
+    s.attention.run(machine, s.queries.data(), s.visible, s.key_rows, s.attended.data());
+    const auto copy = [&](int row, float* out) {
+        std::copy_n(s.attended.data() + row * width, width, out);
+    };
+    if (!s.input.fill(machine, static_cast<int>(rows), width, layer.attention_output.is_quantized(),
+                      copy))
+        throw NumericFault("non-finite numbers leave the attention of " + layer_name(index));
+    s.projected.resize(static_cast<size_t>(rows * shape_.hidden_size));
+    multiply(machine, s.input, {{&layer.attention_output, s.projected.data(), shape_.hidden_size}});
+    add_to_hidden(machine, s.projected);
+}
+
+void Denoiser::run_feed_forward(const Machine& machine, const Layer& layer, int64_t index) {
+    Scratch& s = *scratch_;
+    const int64_t rows = static_cast<int64_t>(s.all_rows.size());
+    const int64_t wide = shape_.feed_forward_size;
+    normalise(machine, layer.feed_forward_norm, s.all_rows, layer.quantized_gate(),
+              "the feed-forward part of " + layer_name(index));
+    s.gate.resize(static_cast<size_t>(rows * wide));
+    s.up.resize(s.gate.size());
+    multiply(machine, s.input,
+             {{&layer.gate, s.gate.data(), wide}, {&layer.up, s.up.data(), wide}});
+    const auto activate = [&](int row, float* out) {
+        kernels_.silu_multiply(s.gate.data() + row * wide, s.up.data() + row * wide, wide, out);
+    };
+    if (!s.input.fill(machine, static_cast<int>(rows), wide, layer.down.is_quantized(), activate))
+        throw NumericFault("non-finite numbers in the feed-forward part of " + layer_name(index));
+    multiply(machine, s.input, {{&layer.down, s.projected.data(), shape_.hidden_size}});
+    add_to_hidden(machine, s.projected);
+}
+
+void Denoiser::add_to_hidden(const Machine& machine, const std::vector<float>& rows) {
+    const int64_t size = shape_.hidden_size;
+    machine.pool.run(static_cast<int64_t>(scratch_->all_rows.size()), [&](int64_t row, int) {
+        kernels_.add(rows.data() + row * size, size, scratch_->hidden.data() + row * size);
+    });
+}
+
+// Merge active rows and valid cache slots in position order, once for all layers.
+void Denoiser::plan_keys(const StepInput& input) {
+    Scratch& s = *scratch_;
+    const int64_t active = static_cast<int64_t>(input.ids.size());
+    s.all_rows.resize(static_cast<size_t>(active));
+    std::iota(s.all_rows.begin(), s.all_rows.end(), 0);
+    s.key_sources.clear();
+    std::vector<int64_t> key_positions;
+    const auto append = [&](int32_t source, int64_t position) {
+        s.key_sources.push_back(source);
+        key_positions.push_back(position);
+    };
+    int64_t row = 0;
+    for (int64_t p = 0; input.cache != nullptr && p < input.cache->capacity(); ++p) {
+        const bool is_active = row < active && input.positions[static_cast<size_t>(row)] == p;
+        if (is_active)
+            append(static_cast<int32_t>(row++), p);
+        else if (input.cache->is_valid(p))
+            append(static_cast<int32_t>(-1 - p), p);
+    }
+    for (; row < active; ++row)
+        append(static_cast<int32_t>(row), input.positions[static_cast<size_t>(row)]);
+    s.visible.clear();
+    for (const int32_t position : input.positions) {
+        const auto end = std::lower_bound(key_positions.begin(), key_positions.end(),
+                                          input.mask.visible_end(position));
+        s.visible.push_back(static_cast<int32_t>(end - key_positions.begin()));
+    }
+    // Without storing, a layer's keys and values are of no use to the next one.
+    s.shadow_stride = input.store ? active * shape_.kv_width() : 0;
+    const int64_t layers = input.store ? shape_.num_layers : 1;
+    s.keys.resize(static_cast<size_t>(layers * active * shape_.kv_width()));
+    s.values.resize(s.keys.size());
+}
+
+float* Denoiser::shadow_keys(int64_t layer, int64_t row) {
+    return scratch_->keys.data() + layer * scratch_->shadow_stride + row * shape_.kv_width();
+}
+
+float* Denoiser::shadow_values(int64_t layer, int64_t row) {
+    return scratch_->values.data() + layer * scratch_->shadow_stride + row * shape_.kv_width();
+}
+
+void Denoiser::collect_keys(int64_t layer, const StepInput& input) {
+    KeyRows& rows = scratch_->key_rows;
+    rows.keys.clear();
+    rows.values.clear();
+    for (const int32_t source : scratch_->key_sources) {
+        rows.keys.push_back(source >= 0 ? shadow_keys(layer, source)
+                                        : input.cache->key(layer, -1 - source));
+        rows.values.push_back(source >= 0 ? shadow_values(layer, source)
+                                          : input.cache->value(layer, -1 - source));
+    }
+}
+
+void Denoiser::publish(const StepInput& input) {
+    for (size_t row = 0; row < input.positions.size(); ++row) {
+        const int64_t position = input.positions[row];
+        for (int64_t layer = 0; layer < shape_.num_layers; ++layer) {
+            const int64_t index = static_cast<int64_t>(row);
+            std::copy_n(shadow_keys(layer, index), shape_.kv_width(),
+                        input.cache->key(layer, position));
+            std::copy_n(shadow_values(layer, index), shape_.kv_width(),
+                        input.cache->value(layer, position));
+        }
+        input.cache->mark_valid(position);
+    }
+}
+
+}  // namespace edge

@@ -1,0 +1,118 @@
+// The network: token ids in, per-row statistics out. It knows nothing of steps, budgets or text.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "attention.h"
+#include "head.h"
+#include "kv_cache.h"
+#include "linear.h"
+#include "model_file.h"
+#include "rope.h"
+#include "thread_pool.h"
+#include "weights.h"
+
+namespace edge {
+
+// A dense denoiser as a set of features; a family is a row of settings, not a class.
+struct DenoiserShape {
+    int64_t hidden_size;
+    int64_t num_layers;
+    AttentionShape attention;
+    int64_t feed_forward_size;
+    int64_t vocab_size;  // rows of the embedding
+    int64_t context_length;
+    float rms_norm_eps;
+    double rope_theta;
+    RopePairs rope_pairs;
+
+    int64_t query_width() const { return attention.num_heads * attention.head_dim; }
+    int64_t kv_width() const { return attention.num_kv_heads * attention.head_dim; }
+};
+
+using CancelFlag = std::atomic<bool>;
+
+// One step: which tokens are computed, what they see, what is asked of them.
+struct StepInput {
+    std::vector<int32_t> ids;        // [active] token ids
+    std::vector<int32_t> positions;  // [active] ascending
+    std::vector<int32_t> head_rows;  // indices into the active tokens, ascending
+    KvCache* cache = nullptr;        // valid slots that are not active are attended too
+    bool store = false;              // publish the active rows' keys and values when done
+    AttentionMask mask;
+    HeadOptions head;
+    const CancelFlag* cancel = nullptr;
+    int64_t deadline_ns = 0;  // on the steady clock; 0: none
+};
+
+struct StepOutput {
+    bool cancelled = false;
+    int64_t layers_done = 0;
+    int64_t body_ns = 0;  // everything but the head, attention included
+    int64_t attention_ns = 0;
+    int64_t head_ns = 0;
+    std::vector<HeadRow> rows;  // [head_rows]
+};
+
+class Denoiser {
+public:
+    // Throws FileFault or UnsupportedFault when the file's tensors do not fit the shape.
+    Denoiser(std::shared_ptr<const ModelFile> file, const DenoiserShape& shape, int num_threads,
+             Activations activations, const std::string& isa);
+    ~Denoiser();
+
+    const DenoiserShape& shape() const { return shape_; }
+    const char* isa() const { return kernels_.isa; }
+
+    // Throws std::invalid_argument for impossible input, NumericFault for non-finite numbers.
+    // Nothing outside the output changes unless the step completes. Calls are serialised.
+    StepOutput step(const StepInput& input);
+
+    // Logits [rows, vocab_size] of a forward without cache over positions 0..ids-1.
+    void logits(const std::vector<int32_t>& ids, const AttentionMask& mask, float* out);
+
+private:
+    struct Layer;
+    struct Scratch;
+
+    Machine machine();
+    void check(const StepInput& input) const;
+    bool run_layers(const StepInput& input, StepOutput& output);
+    void embed(const StepInput& input);
+    void run_attention(const Machine& machine, const Layer& layer, int64_t index,
+                       const StepInput& input);
+    void run_feed_forward(const Machine& machine, const Layer& layer, int64_t index);
+    void add_to_hidden(const Machine& machine, const std::vector<float>& rows);
+    void normalise(const Machine& machine, const std::vector<float>& weight,
+                   const std::vector<int32_t>& rows, bool quantize, const std::string& place);
+    void plan_keys(const StepInput& input);
+    void collect_keys(int64_t layer, const StepInput& input);
+    float* shadow_keys(int64_t layer, int64_t row);
+    float* shadow_values(int64_t layer, int64_t row);
+    void publish(const StepInput& input);
+
+    std::shared_ptr<const ModelFile> file_;
+    DenoiserShape shape_;
+    const KernelTable& kernels_;
+    Activations activations_;
+    int num_threads_;
+    int pool_owner_;  // process id: a forked child has no workers and needs its own
+    std::unique_ptr<ThreadPool> pool_;
+    Rope rope_;
+    const TensorInfo* embedding_;
+    std::vector<float> position_table_;  // [context_length, hidden_size] or empty
+    std::vector<Layer> layers_;
+    std::vector<float> output_norm_;
+    std::optional<WeightMatrix> head_weights_;  // the embedding itself when the head is tied
+    std::unique_ptr<Scratch> scratch_;
+    std::mutex mutex_;
+};
+
+}  // namespace edge

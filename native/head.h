@@ -1,0 +1,60 @@
+// The LM head, streamed over the vocabulary: a row of logits never exists as a whole.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+#include "linear.h"
+
+namespace edge {
+
+// How a token is chosen from a row. The distribution's figures are always the model's own.
+struct HeadOptions {
+    int64_t num_choices = 0;         // ids from here on are padding rows, never chosen
+    std::vector<int32_t> forbidden;  // ids that are never chosen
+    float temperature = 0.0f;        // 0: the sampled token is the first choice
+    uint64_t seed = 0;
+    uint32_t draw = 0;  // number of the denoising step within the request
+};
+
+struct HeadRow {
+    int32_t top1;
+    int32_t sampled;  // argmax of logit / temperature + Gumbel noise
+    float top1_logit;
+    float top2_logit;
+    float sampled_logit;
+    float log_z;    // log of the sum of exp(logit) over the whole vocabulary
+    float entropy;  // nats
+};
+
+class Head {
+public:
+    // Evaluate all rows of the input. `positions` [rows] tell the noise of one row from another's.
+    // Returns false when `stop` said so before the end; throws NumericFault on non-finite logits.
+    bool run(const Machine& machine, const WeightMatrix& weights, const LinearInput& input,
+             const std::vector<int32_t>& positions, const HeadOptions& options,
+             const std::function<bool()>& stop, std::vector<HeadRow>& rows);
+
+private:
+    struct TileRow {
+        LogitMoments moments;
+        int32_t top1;
+        float top1_logit;
+        float top2_logit;
+        int32_t sampled;
+        float sampled_logit;
+        double sampled_score;
+    };
+
+    void evaluate_tile(const Machine& machine, const WeightMatrix& weights,
+                       const LinearInput& input, int64_t tile, float* logits);
+    static TileRow reduce(const KernelTable& kernels, float* logits, int64_t first, int64_t count,
+                          int32_t position, const HeadOptions& options);
+    static HeadRow merge(const TileRow* tiles, int64_t num_tiles, int64_t stride);
+
+    std::vector<float> logits_;   // [threads][rows][tile columns]
+    std::vector<TileRow> tiles_;  // [tiles][rows]
+};
+
+}  // namespace edge

@@ -1,0 +1,70 @@
+// Attention of a few query rows over all keys; included by each ISA's table after rows.h.
+#pragma once
+
+namespace edge {
+namespace {
+
+template <int R>
+void score_keys(const AttentionTile& tile, int64_t num_blocks) {
+    for (int64_t b = 0; b < num_blocks; ++b) {
+        const float* keys = tile.keys + b * tile.head_dim * 16;
+        Lanes acc[R];
+        for (int r = 0; r < R; ++r) acc[r] = zero();
+        for (int64_t d = 0; d < tile.head_dim; ++d) {
+            const Lanes k = load(keys + d * 16);
+            for (int r = 0; r < R; ++r) acc[r] = fma(splat(tile.queries[r][d]), k, acc[r]);
+        }
+        for (int r = 0; r < R; ++r)
+            store(tile.scores + r * tile.score_stride + b * 16, mul(acc[r], splat(tile.scale)));
+    }
+}
+
+// Turns a row's scores into exp(score - max), zero beyond the visible keys; returns their sum.
+float exponentiate(float* scores, int64_t visible, int64_t padded) {
+    const Lanes high = splat(maximum(scores, visible));
+    for (int64_t i = 0; i < visible; i += 16) store(scores + i, exp(sub(load(scores + i), high)));
+    for (int64_t i = visible; i < padded; ++i) scores[i] = 0.0f;
+    Lanes total = zero();
+    for (int64_t i = 0; i < visible; i += 16) total = add(total, load(scores + i));
+    return sum(total);
+}
+
+template <int R>
+void mix_values(const AttentionTile& tile, int64_t num_keys, const float (&inverse_sums)[R]) {
+    for (int64_t d = 0; d < tile.head_dim; d += 16) {
+        Lanes acc[R];
+        for (int r = 0; r < R; ++r) acc[r] = zero();
+        for (int64_t k = 0; k < num_keys; ++k) {
+            const Lanes v = load(tile.values + k * tile.value_stride + d);
+            for (int r = 0; r < R; ++r)
+                acc[r] = fma(splat(tile.scores[r * tile.score_stride + k]), v, acc[r]);
+        }
+        const int n = static_cast<int>(tile.head_dim - d < 16 ? tile.head_dim - d : 16);
+        for (int r = 0; r < R; ++r)
+            store_run(tile.outputs[r] + d, mul(acc[r], splat(inverse_sums[r])), n);
+    }
+}
+
+template <int R>
+void attend_rows(const AttentionTile& tile) {
+    int64_t num_keys = 0;
+    for (int r = 0; r < R; ++r) num_keys = num_keys > tile.visible[r] ? num_keys : tile.visible[r];
+    const int64_t num_blocks = (num_keys + 15) / 16;
+    score_keys<R>(tile, num_blocks);
+    float inverse_sums[R];
+    for (int r = 0; r < R; ++r)
+        inverse_sums[r] = 1.0f / exponentiate(tile.scores + r * tile.score_stride, tile.visible[r],
+                                              num_blocks * 16);
+    mix_values<R>(tile, num_keys, inverse_sums);
+}
+
+template <int R = query_rows>
+void attend(const AttentionTile& tile) {
+    if constexpr (R >= 1) {
+        if (tile.rows == R) return attend_rows<R>(tile);
+        return attend<R - 1>(tile);
+    }
+}
+
+}  // namespace
+}  // namespace edge

@@ -1,0 +1,173 @@
+// Sixteen lanes in two ymm registers. Needs AVX2, FMA, F16C.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+#include <cstring>
+
+#include "kernels/kernels.h"
+
+namespace edge {
+namespace {
+
+constexpr int tile_rows = 2;
+constexpr int query_rows = 4;
+constexpr int dot_rows = 2;
+constexpr int dot_cols = 2;
+
+struct Lanes {
+    __m256 a, b;
+};
+
+struct IntLanes {
+    __m256i a, b;
+};
+
+struct Line {
+    __m256i a, b;
+};
+
+inline __m256i first_eight(int n) {
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+
+inline Lanes zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
+inline Lanes splat(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
+inline Lanes load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
+inline Lanes load_first(const float* p, int n) {
+    return {_mm256_maskload_ps(p, first_eight(n)),
+            n > 8 ? _mm256_maskload_ps(p + 8, first_eight(n - 8)) : _mm256_setzero_ps()};
+}
+
+inline __m128i load_halves(const uint16_t* p) {
+    return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+}
+inline Lanes load_f16(const uint16_t* p) {
+    return {_mm256_cvtph_ps(load_halves(p)), _mm256_cvtph_ps(load_halves(p + 8))};
+}
+inline __m256 widen_bf16(__m128i halves) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 16));
+}
+inline Lanes load_bf16(const uint16_t* p) {
+    return {widen_bf16(load_halves(p)), widen_bf16(load_halves(p + 8))};
+}
+
+struct HalfBuffer {
+    uint16_t v[16];
+};
+inline HalfBuffer copy_first(const uint16_t* p, int n) {
+    HalfBuffer buffer{};
+    std::memcpy(buffer.v, p, static_cast<size_t>(n) * 2);
+    return buffer;
+}
+inline Lanes load_f16_first(const uint16_t* p, int n) { return load_f16(copy_first(p, n).v); }
+inline Lanes load_bf16_first(const uint16_t* p, int n) { return load_bf16(copy_first(p, n).v); }
+
+inline void store(float* p, Lanes x) {
+    _mm256_storeu_ps(p, x.a);
+    _mm256_storeu_ps(p + 8, x.b);
+}
+inline void store_first(float* p, Lanes x, int n) {
+    _mm256_maskstore_ps(p, first_eight(n), x.a);
+    if (n > 8) _mm256_maskstore_ps(p + 8, first_eight(n - 8), x.b);
+}
+
+inline Lanes add(Lanes x, Lanes y) { return {_mm256_add_ps(x.a, y.a), _mm256_add_ps(x.b, y.b)}; }
+inline Lanes sub(Lanes x, Lanes y) { return {_mm256_sub_ps(x.a, y.a), _mm256_sub_ps(x.b, y.b)}; }
+inline Lanes mul(Lanes x, Lanes y) { return {_mm256_mul_ps(x.a, y.a), _mm256_mul_ps(x.b, y.b)}; }
+inline Lanes div(Lanes x, Lanes y) { return {_mm256_div_ps(x.a, y.a), _mm256_div_ps(x.b, y.b)}; }
+inline Lanes fma(Lanes x, Lanes y, Lanes z) {
+    return {_mm256_fmadd_ps(x.a, y.a, z.a), _mm256_fmadd_ps(x.b, y.b, z.b)};
+}
+inline Lanes max(Lanes x, Lanes y) { return {_mm256_max_ps(x.a, y.a), _mm256_max_ps(x.b, y.b)}; }
+inline Lanes min(Lanes x, Lanes y) { return {_mm256_min_ps(x.a, y.a), _mm256_min_ps(x.b, y.b)}; }
+inline Lanes abs(Lanes x) {
+    const __m256 magnitude = _mm256_castsi256_ps(_mm256_set1_epi32(0x7FFFFFFF));
+    return {_mm256_and_ps(x.a, magnitude), _mm256_and_ps(x.b, magnitude)};
+}
+inline Lanes round_even(Lanes x) {
+    constexpr int mode = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+    return {_mm256_round_ps(x.a, mode), _mm256_round_ps(x.b, mode)};
+}
+inline __m256 power_of_two(__m256 n) {
+    const __m256i exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(exponent, 23));
+}
+inline Lanes scale_by_power(Lanes x, Lanes n) {
+    return {_mm256_mul_ps(x.a, power_of_two(n.a)), _mm256_mul_ps(x.b, power_of_two(n.b))};
+}
+
+inline float sum(Lanes x) {
+    const __m256 eight = _mm256_add_ps(x.a, x.b);
+    const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+    const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+}
+inline float largest(Lanes x) {
+    const __m256 eight = _mm256_max_ps(x.a, x.b);
+    const __m128 four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+    const __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
+}
+
+inline void store_int8(int8_t* p, Lanes x) {
+    const __m256i words = _mm256_packs_epi32(_mm256_cvtps_epi32(x.a), _mm256_cvtps_epi32(x.b));
+    const __m256i ordered = _mm256_permute4x64_epi64(words, 0xD8);  // packs interleaves the halves
+    const __m128i bytes =
+        _mm_packs_epi16(_mm256_castsi256_si128(ordered), _mm256_extracti128_si256(ordered, 1));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), bytes);
+}
+
+inline Line load_line(const uint8_t* p) {
+    const auto* halves = reinterpret_cast<const __m256i*>(p);
+    return {_mm256_loadu_si256(halves), _mm256_loadu_si256(halves + 1)};
+}
+inline Line low_nibbles(Line x) {
+    const __m256i mask = _mm256_set1_epi8(15);
+    return {_mm256_and_si256(x.a, mask), _mm256_and_si256(x.b, mask)};
+}
+inline Line high_nibbles(Line x) {
+    return low_nibbles({_mm256_srli_epi16(x.a, 4), _mm256_srli_epi16(x.b, 4)});
+}
+template <int k>
+inline __m256 byte_as_float(__m256i x) {
+    return _mm256_cvtepi32_ps(
+        _mm256_and_si256(_mm256_srli_epi32(x, 8 * k), _mm256_set1_epi32(255)));
+}
+template <int k>
+inline Lanes byte_as_float(Line x) {
+    return {byte_as_float<k>(x.a), byte_as_float<k>(x.b)};
+}
+
+inline Lanes to_float(IntLanes x) { return {_mm256_cvtepi32_ps(x.a), _mm256_cvtepi32_ps(x.b)}; }
+
+// maddubs adds two unsigned * signed products in 16 bits, which 8-bit weights would overflow.
+// They are therefore made signed here (|w| * sign(w) a stays within +-32512), so that no zero
+// point is left to fold; nibbles fit as they are.
+template <int bits>
+inline IntLanes start(int32_t folded) {
+    const __m256i lanes = _mm256_set1_epi32(bits == 8 ? 0 : folded);
+    return {lanes, lanes};
+}
+template <int bits>
+inline __m256i pair_products(__m256i w, __m256i activations) {
+    if (bits == 4) return _mm256_maddubs_epi16(w, activations);
+    const __m256i centred = _mm256_xor_si256(w, _mm256_set1_epi8(-128));
+    return _mm256_maddubs_epi16(_mm256_abs_epi8(centred), _mm256_sign_epi8(activations, centred));
+}
+template <int bits>
+inline __m256i dot4_half(__m256i acc, __m256i w, __m256i activations) {
+    const __m256i pairs = pair_products<bits>(w, activations);
+    return _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+}
+template <int bits>
+inline IntLanes dot4(IntLanes acc, Line w, const int8_t* activations) {
+    int32_t four;
+    std::memcpy(&four, activations, sizeof four);
+    const __m256i spread = _mm256_set1_epi32(four);
+    return {dot4_half<bits>(acc.a, w.a, spread), dot4_half<bits>(acc.b, w.b, spread)};
+}
+
+}  // namespace
+}  // namespace edge

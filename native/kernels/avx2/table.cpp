@@ -1,0 +1,16 @@
+#include "kernels/avx2/lanes.h"
+
+#include "kernels/gemm.h"
+#include "kernels/rows.h"
+#include "kernels/attention.h"
+
+namespace edge {
+
+const KernelTable avx2_kernels{
+    "avx2",       tile_rows,   query_rows,        gemm_float,
+    gemm_int<8>,  gemm_int<4>, gemm_int_float<8>, gemm_int_float<4>,
+    quantize_row, rms_norm,    silu_multiply,     add_row,
+    attend,       maximum,     logit_moments,
+};
+
+}  // namespace edge

@@ -1,0 +1,109 @@
+// Sixteen lanes in one zmm register. Needs AVX-512 F, BW, DQ, VL, VNNI.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+#include <cstring>
+
+#include "kernels/kernels.h"
+
+namespace edge {
+namespace {
+
+constexpr int tile_rows = 12;
+constexpr int query_rows = 8;
+constexpr int dot_rows = 4;
+constexpr int dot_cols = 4;
+
+using Lanes = __m512;
+using IntLanes = __m512i;
+using Line = __m512i;
+
+inline __mmask16 first(int n) { return static_cast<__mmask16>((1u << n) - 1u); }
+
+inline Lanes zero() { return _mm512_setzero_ps(); }
+inline Lanes splat(float x) { return _mm512_set1_ps(x); }
+inline Lanes load(const float* p) { return _mm512_loadu_ps(p); }
+inline Lanes load_first(const float* p, int n) { return _mm512_maskz_loadu_ps(first(n), p); }
+inline Lanes load_f16(const uint16_t* p) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+}
+inline Lanes load_f16_first(const uint16_t* p, int n) {
+    return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(first(n), p));
+}
+inline Lanes widen_bf16(__m256i halves) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));
+}
+inline Lanes load_bf16(const uint16_t* p) {
+    return widen_bf16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+}
+inline Lanes load_bf16_first(const uint16_t* p, int n) {
+    return widen_bf16(_mm256_maskz_loadu_epi16(first(n), p));
+}
+inline void store(float* p, Lanes a) { _mm512_storeu_ps(p, a); }
+inline void store_first(float* p, Lanes a, int n) { _mm512_mask_storeu_ps(p, first(n), a); }
+
+inline Lanes add(Lanes a, Lanes b) { return _mm512_add_ps(a, b); }
+inline Lanes sub(Lanes a, Lanes b) { return _mm512_sub_ps(a, b); }
+inline Lanes mul(Lanes a, Lanes b) { return _mm512_mul_ps(a, b); }
+inline Lanes div(Lanes a, Lanes b) { return _mm512_div_ps(a, b); }
+inline Lanes fma(Lanes a, Lanes b, Lanes c) { return _mm512_fmadd_ps(a, b, c); }
+inline Lanes max(Lanes a, Lanes b) { return _mm512_max_ps(a, b); }
+inline Lanes min(Lanes a, Lanes b) { return _mm512_min_ps(a, b); }
+inline Lanes abs(Lanes a) { return _mm512_abs_ps(a); }
+inline Lanes round_even(Lanes a) {
+    return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+inline Lanes scale_by_power(Lanes a, Lanes n) {
+    const __m512i exponent = _mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127));
+    return _mm512_mul_ps(a, _mm512_castsi512_ps(_mm512_slli_epi32(exponent, 23)));
+}
+
+inline __m256 upper(Lanes a) { return _mm512_extractf32x8_ps(a, 1); }
+inline __m256 lower(Lanes a) { return _mm512_castps512_ps256(a); }
+
+inline float sum(Lanes a) {
+    const __m256 eight = _mm256_add_ps(lower(a), upper(a));
+    const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+    const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+}
+inline float largest(Lanes a) {
+    const __m256 eight = _mm256_max_ps(lower(a), upper(a));
+    const __m128 four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+    const __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
+}
+
+inline void store_int8(int8_t* p, Lanes a) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(a)));
+}
+
+inline Line load_line(const uint8_t* p) { return _mm512_loadu_si512(p); }
+inline Line low_nibbles(Line a) { return _mm512_and_si512(a, _mm512_set1_epi8(15)); }
+inline Line high_nibbles(Line a) {
+    return _mm512_and_si512(_mm512_srli_epi16(a, 4), _mm512_set1_epi8(15));
+}
+template <int k>
+inline Lanes byte_as_float(Line a) {
+    const __m512i byte = _mm512_and_si512(_mm512_srli_epi32(a, 8 * k), _mm512_set1_epi32(255));
+    return _mm512_cvtepi32_ps(byte);
+}
+
+inline Lanes to_float(IntLanes a) { return _mm512_cvtepi32_ps(a); }
+
+template <int bits>
+inline IntLanes start(int32_t folded) {
+    return _mm512_set1_epi32(folded);
+}
+
+template <int bits>
+inline IntLanes dot4(IntLanes acc, Line w, const int8_t* activations) {
+    int32_t four;
+    std::memcpy(&four, activations, sizeof four);
+    return _mm512_dpbusd_epi32(acc, w, _mm512_set1_epi32(four));
+}
+
+}  // namespace
+}  // namespace edge

@@ -1,0 +1,16 @@
+#include "kernels/generic/lanes.h"
+
+#include "kernels/gemm.h"
+#include "kernels/rows.h"
+#include "kernels/attention.h"
+
+namespace edge {
+
+const KernelTable generic_kernels{
+    "generic",    tile_rows,   query_rows,        gemm_float,
+    gemm_int<8>,  gemm_int<4>, gemm_int_float<8>, gemm_int_float<4>,
+    quantize_row, rms_norm,    silu_multiply,     add_row,
+    attend,       maximum,     logit_moments,
+};
+
+}  // namespace edge

@@ -1,0 +1,118 @@
+// What an instruction set must provide: one table of functions on raw pointers.
+//
+// Contract shared by all tables: float results are bit-equal on every ISA. Each kernel works on
+// 16 lanes (as one, two or sixteen registers), adds in the same order and uses fused
+// multiply-add in the same places. A row's result depends neither on the other rows of a call
+// nor on how rows are tiled. Integer accumulations are exact.
+#pragma once
+
+#include <cstdint>
+
+namespace edge {
+
+constexpr int panel_cols = 16;    // output columns that one weight panel interleaves
+constexpr int line_bytes = 64;    // one line: [16 cols][4 bytes], one byte per k or pair of k
+constexpr int weight_group = 32;  // weights along the depth that share a scale
+constexpr int max_tile_rows = 12;
+
+enum class FloatFormat { f32, f16, bf16 };
+
+// Rows of stored float weights, [cols][depth] in place, as they lie in the model file.
+struct FloatWeights {
+    FloatFormat format;
+    const void* data;
+    int64_t depth;
+};
+
+// 16 output columns of quantized weights. int8: lines [depth/4][16][4], w + 128. int4: lines
+// [depth/8][16][4], w + 8, the low nibble holds the first four k of a line, the high one the
+// next four. Scales are fp16 bits, [depth/32][16].
+struct Panel {
+    const uint8_t* lines;
+    const uint16_t* scales;
+    int64_t depth;
+};
+
+// Rows of float activations, [rows][depth] with a stride in elements.
+struct FloatRows {
+    const float* data;
+    int64_t stride;
+    int rows;
+};
+
+// At most tile_rows quantized rows: values [depth/4][rows][4]; group_sums [depth/32][rows] are the
+// sums of each group's values, from which the weights' zero point is subtracted; scales [rows].
+struct QuantizedTile {
+    const int8_t* values;
+    const int32_t* group_sums;
+    const float* scales;
+    int rows;
+};
+
+struct OutputTile {
+    float* data;     // [rows][cols], the first column of the panel
+    int64_t stride;  // in elements
+    int cols;        // 1 to 16 columns that exist
+};
+
+// One quantized row goes to places `stride` bytes apart, four values each.
+struct QuantizedRowSink {
+    int8_t* values;
+    int64_t stride;
+    int32_t* group_sums;
+    int64_t group_stride;
+};
+
+struct AttentionTile {
+    const float* const* queries;  // [rows] pointers to [head_dim]
+    float* const* outputs;        // [rows] pointers to [head_dim]
+    const int32_t* visible;       // [rows] keys 0..visible-1 are attended
+    int rows;
+    const float* keys;     // [ceil(num_keys / 16)][head_dim][16]
+    const float* values;   // [num_keys][value_stride], padded with zeros
+    int64_t value_stride;  // head_dim rounded up to 16
+    int64_t head_dim;
+    float scale;
+    float* scores;         // scratch, [rows][score_stride]
+    int64_t score_stride;  // num_keys rounded up to 16
+};
+
+// Of some logits x: their maximum, the sum of e = exp(x - maximum), the sum of (x - maximum) * e.
+struct LogitMoments {
+    float maximum;
+    float sum_exp;
+    float sum_weighted;
+};
+
+struct KernelTable {
+    const char* isa;
+    int tile_rows;   // rows that the int kernels take at once
+    int query_rows;  // rows that `attend` takes at once
+
+    // out[r][c] for columns first..last-1 of the stored rows.
+    void (*gemm_float)(const FloatWeights& weights, const FloatRows& rows, int64_t first,
+                       int64_t last, float* out, int64_t out_stride);
+    void (*gemm_int8)(const Panel& panel, const QuantizedTile& tile, const OutputTile& out);
+    void (*gemm_int4)(const Panel& panel, const QuantizedTile& tile, const OutputTile& out);
+    // The same weights against float activations, any number of rows.
+    void (*gemm_int8_float)(const Panel& panel, const FloatRows& rows, const OutputTile& out);
+    void (*gemm_int4_float)(const Panel& panel, const FloatRows& rows, const OutputTile& out);
+
+    // Symmetric, round(x * 127 / max|x|), ties to even. Returns the scale max|x| / 127, NaN when
+    // any x is not finite. depth is a multiple of weight_group.
+    float (*quantize_row)(const float* x, int64_t depth, const QuantizedRowSink& sink);
+
+    // out = x / sqrt(mean(x^2) + eps) * weight; returns mean(x^2), not finite when any x is not.
+    float (*rms_norm)(const float* x, const float* weight, int64_t count, float eps, float* out);
+    void (*silu_multiply)(const float* gate, const float* up, int64_t count, float* out);
+    void (*add)(const float* x, int64_t count, float* sum);
+    void (*attend)(const AttentionTile& tile);
+    float (*maximum)(const float* x, int64_t count);  // -inf for none
+    LogitMoments (*logit_moments)(const float* x, int64_t count);
+};
+
+extern const KernelTable generic_kernels;
+extern const KernelTable avx2_kernels;
+extern const KernelTable avx512vnni_kernels;
+
+}  // namespace edge

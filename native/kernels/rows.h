@@ -1,0 +1,132 @@
+// Row-wise kernels on 16 lanes; included by each ISA's table after its lanes.h.
+#pragma once
+
+#include <cmath>
+#include <limits>
+
+namespace edge {
+namespace {
+
+// Calls visit(index, count) for runs of 16 and a shorter last one.
+template <typename Visit>
+inline void for_lanes(int64_t count, Visit visit) {
+    int64_t i = 0;
+    for (; i + 16 <= count; i += 16) visit(i, 16);
+    if (i < count) visit(i, static_cast<int>(count - i));
+}
+
+inline Lanes load_run(const float* p, int n) { return n == 16 ? load(p) : load_first(p, n); }
+inline void store_run(float* p, Lanes x, int n) { n == 16 ? store(p, x) : store_first(p, x, n); }
+
+// Cephes' expf: 2^n times a polynomial on [-ln2/2, ln2/2], relative error below 2e-7. Results
+// below 2^-126 become 2^-126; NaN stays NaN.
+inline Lanes exp(Lanes x) {
+    x = min(splat(88.0f), max(splat(-87.0f), x));
+    const Lanes n = round_even(mul(x, splat(1.44269504f)));
+    Lanes r = fma(n, splat(-0.693359375f), x);
+    r = fma(n, splat(2.12194440e-4f), r);
+    Lanes p = splat(1.9875691500e-4f);
+    p = fma(p, r, splat(1.3981999507e-3f));
+    p = fma(p, r, splat(8.3334519073e-3f));
+    p = fma(p, r, splat(4.1665795894e-2f));
+    p = fma(p, r, splat(1.6666665459e-1f));
+    p = fma(p, r, splat(5.0000001201e-1f));
+    p = add(fma(p, mul(r, r), r), splat(1.0f));
+    return scale_by_power(p, n);
+}
+
+float maximum(const float* x, int64_t count) {
+    Lanes high = splat(-std::numeric_limits<float>::infinity());
+    int64_t i = 0;
+    for (; i + 16 <= count; i += 16) high = max(high, load(x + i));
+    float best = largest(high);
+    for (; i < count; ++i) best = best > x[i] ? best : x[i];
+    return best;
+}
+
+float rms_norm(const float* x, const float* weight, int64_t count, float eps, float* out) {
+    Lanes squares = zero();
+    for_lanes(count, [&](int64_t i, int n) {
+        const Lanes v = load_run(x + i, n);
+        squares = fma(v, v, squares);
+    });
+    const float mean_square = sum(squares) / static_cast<float>(count);
+    const Lanes inverse = splat(1.0f / std::sqrt(mean_square + eps));
+    for_lanes(count, [&](int64_t i, int n) {
+        store_run(out + i, mul(mul(load_run(x + i, n), inverse), load_run(weight + i, n)), n);
+    });
+    return mean_square;
+}
+
+void silu_multiply(const float* gate, const float* up, int64_t count, float* out) {
+    for_lanes(count, [&](int64_t i, int n) {
+        const Lanes g = load_run(gate + i, n);
+        const Lanes silu = div(g, add(splat(1.0f), exp(sub(zero(), g))));
+        store_run(out + i, mul(silu, load_run(up + i, n)), n);
+    });
+}
+
+void add_row(const float* x, int64_t count, float* total) {
+    for_lanes(count, [&](int64_t i, int n) {
+        store_run(total + i, add(load_run(total + i, n), load_run(x + i, n)), n);
+    });
+}
+
+// max|x|, made NaN by any x that is not finite (0 * x is NaN for infinities too).
+inline float largest_magnitude(const float* x, int64_t depth) {
+    Lanes high = zero();
+    Lanes poison = zero();
+    for (int64_t i = 0; i < depth; i += 16) {
+        const Lanes v = load(x + i);
+        high = max(high, abs(v));
+        poison = fma(v, zero(), poison);
+    }
+    return largest(high) + sum(poison);
+}
+
+float quantize_row(const float* x, int64_t depth, const QuantizedRowSink& sink) {
+    const float magnitude = largest_magnitude(x, depth);
+    if (!std::isfinite(magnitude)) return std::numeric_limits<float>::quiet_NaN();
+    const Lanes inverse = splat(magnitude > 1e-30f ? 127.0f / magnitude : 0.0f);
+    int8_t* place = sink.values;
+    for (int64_t g = 0; g < depth / weight_group; ++g) {
+        int8_t values[weight_group];
+        for (int i = 0; i < weight_group; i += 16)
+            store_int8(values + i, round_even(mul(load(x + g * weight_group + i), inverse)));
+        int32_t total = 0;
+        for (const int8_t value : values) total += value;
+        sink.group_sums[g * sink.group_stride] = total;
+        for (int i = 0; i < weight_group; i += 4, place += sink.stride)
+            std::memcpy(place, values + i, 4);
+    }
+    return magnitude > 1e-30f ? magnitude / 127.0f : 0.0f;
+}
+
+LogitMoments logit_moments(const float* x, int64_t count) {
+    const float high = maximum(x, count);
+    Lanes total = zero();
+    Lanes weighted = zero();
+    int64_t i = 0;
+    for (; i + 16 <= count; i += 16) {
+        const Lanes distance = sub(load(x + i), splat(high));
+        const Lanes e = exp(distance);
+        total = add(total, e);
+        weighted = fma(distance, e, weighted);
+    }
+    LogitMoments moments{high, sum(total), sum(weighted)};
+    if (i < count) {
+        float distances[16];
+        float exps[16];
+        const int rest = static_cast<int>(count - i);
+        store(distances, sub(load_first(x + i, rest), splat(high)));
+        store(exps, exp(load(distances)));
+        for (int k = 0; k < rest; ++k) {
+            moments.sum_exp += exps[k];
+            moments.sum_weighted = std::fmaf(distances[k], exps[k], moments.sum_weighted);
+        }
+    }
+    return moments;
+}
+
+}  // namespace
+}  // namespace edge

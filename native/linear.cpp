@@ -1,0 +1,96 @@
+#include "linear.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace edge {
+
+void LinearInput::resize(const KernelTable& kernels, int rows, int64_t depth, bool quantize) {
+    rows_ = rows;
+    depth_ = depth;
+    is_quantized_ = quantize;
+    num_tiles_ = std::max(1, (rows + kernels.tile_rows - 1) / kernels.tile_rows);
+    values_.resize(static_cast<size_t>(rows * depth));
+    if (!quantize) return;
+    quantized_.resize(static_cast<size_t>(rows * depth));
+    group_sums_.resize(static_cast<size_t>(rows * (depth / weight_group)));
+    scales_.resize(static_cast<size_t>(rows));
+}
+
+int LinearInput::tile_of(int row) const {
+    int tile = row * num_tiles_ / std::max(1, rows_);
+    while (first_row(tile + 1) <= row) ++tile;
+    while (first_row(tile) > row) --tile;
+    return tile;
+}
+
+QuantizedTile LinearInput::tile(int index) const {
+    const int first = first_row(index);
+    return {quantized_.data() + first * depth_,
+            group_sums_.data() + first * (depth_ / weight_group), scales_.data() + first,
+            first_row(index + 1) - first};
+}
+
+bool LinearInput::quantize_row(const KernelTable& kernels, int row) {
+    const int tile = tile_of(row);
+    const int first = first_row(tile);
+    const int tile_rows = first_row(tile + 1) - first;
+    const int64_t groups = depth_ / weight_group;
+    const QuantizedRowSink sink{quantized_.data() + first * depth_ + (row - first) * 4,
+                                tile_rows * 4, group_sums_.data() + first * groups + (row - first),
+                                tile_rows};
+    scales_[static_cast<size_t>(row)] =
+        kernels.quantize_row(values_.data() + row * depth_, depth_, sink);
+    return std::isfinite(scales_[static_cast<size_t>(row)]);
+}
+
+namespace {
+
+void multiply_panel(const Machine& machine, const LinearInput& input, const WeightMatrix& weights,
+                    int64_t index, float* out, int64_t out_stride) {
+    const Panel panel = weights.panel(index);
+    const int cols =
+        static_cast<int>(std::min<int64_t>(panel_cols, weights.num_outputs() - index * panel_cols));
+    const KernelTable& kernels = machine.kernels;
+    if (!input.is_quantized()) {
+        const auto gemm = weights.bits() == 8 ? kernels.gemm_int8_float : kernels.gemm_int4_float;
+        return gemm(panel, input.floats(), {out, out_stride, cols});
+    }
+    const auto gemm = weights.bits() == 8 ? kernels.gemm_int8 : kernels.gemm_int4;
+    for (int tile = 0; tile < input.num_tiles(); ++tile)
+        gemm(panel, input.tile(tile), {out + input.first_row(tile) * out_stride, out_stride, cols});
+}
+
+}  // namespace
+
+void multiply_panels(const Machine& machine, const LinearInput& input, const WeightMatrix& weights,
+                     int64_t first_panel, int64_t last_panel, float* out, int64_t out_stride) {
+    const int64_t first = first_panel * panel_cols;
+    if (!weights.is_quantized()) {
+        const int64_t last = std::min(last_panel * panel_cols, weights.num_outputs());
+        return machine.kernels.gemm_float(weights.stored(), input.floats(), first, last,
+                                          out - first, out_stride);
+    }
+    for (int64_t index = first_panel; index < last_panel; ++index)
+        multiply_panel(machine, input, weights, index, out + index * panel_cols - first,
+                       out_stride);
+}
+
+void multiply(const Machine& machine, const LinearInput& input,
+              std::initializer_list<Product> products) {
+    int64_t num_panels = 0;
+    for (const Product& product : products) num_panels += product.weights->num_panels();
+    machine.pool.run(num_panels, [&](int64_t panel, int) {
+        for (const Product& product : products) {
+            const int64_t count = product.weights->num_panels();
+            if (panel < count) {
+                multiply_panels(machine, input, *product.weights, panel, panel + 1,
+                                product.out + panel * panel_cols, product.out_stride);
+                return;
+            }
+            panel -= count;
+        }
+    });
+}
+
+}  // namespace edge

@@ -1,0 +1,80 @@
+// Matrix products of a step's activations with weights, in parallel over output columns.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <initializer_list>
+#include <vector>
+
+#include "kernels/kernels.h"
+#include "thread_pool.h"
+#include "weights.h"
+
+namespace edge {
+
+enum class Activations { int8, f32 };
+
+// What every operation of a step needs to run.
+struct Machine {
+    ThreadPool& pool;
+    const KernelTable& kernels;
+    Activations activations;
+};
+
+// The activations that enter a linear layer, float and (for quantized weights) int8 as well.
+// Rows are split evenly into tiles of at most KernelTable::tile_rows.
+class LinearInput {
+public:
+    // Fill row r by produce(r, place) and quantize it in the same go. Returns false when a row to
+    // be quantized was not finite. produce must not throw.
+    template <typename Produce>
+    bool fill(const Machine& machine, int rows, int64_t depth, bool quantize, Produce produce) {
+        resize(machine.kernels, rows, depth, quantize && machine.activations == Activations::int8);
+        std::atomic<bool> finite{true};
+        machine.pool.run(rows, [&](int64_t row, int) {
+            float* place = values_.data() + row * depth_;
+            produce(static_cast<int>(row), place);
+            if (is_quantized_ && !quantize_row(machine.kernels, static_cast<int>(row)))
+                finite = false;
+        });
+        return finite;
+    }
+
+    bool is_quantized() const { return is_quantized_; }
+    int rows() const { return rows_; }
+    const float* row(int index) const { return values_.data() + index * depth_; }
+    FloatRows floats() const { return {values_.data(), depth_, rows_}; }
+    int num_tiles() const { return num_tiles_; }
+    int first_row(int tile) const { return tile * rows_ / num_tiles_; }
+    QuantizedTile tile(int index) const;
+
+private:
+    void resize(const KernelTable& kernels, int rows, int64_t depth, bool quantize);
+    bool quantize_row(const KernelTable& kernels, int row);
+    int tile_of(int row) const;
+
+    int rows_ = 0;
+    int64_t depth_ = 0;
+    int num_tiles_ = 1;
+    bool is_quantized_ = false;
+    std::vector<float> values_;
+    std::vector<int8_t> quantized_;
+    std::vector<int32_t> group_sums_;
+    std::vector<float> scales_;
+};
+
+struct Product {
+    const WeightMatrix* weights;
+    float* out;  // [rows][out_stride]
+    int64_t out_stride;
+};
+
+// Columns [first_panel, last_panel) * 16 of one product; out points at the first of them.
+void multiply_panels(const Machine& machine, const LinearInput& input, const WeightMatrix& weights,
+                     int64_t first_panel, int64_t last_panel, float* out, int64_t out_stride);
+
+// All products of one input in one parallel region.
+void multiply(const Machine& machine, const LinearInput& input,
+              std::initializer_list<Product> products);
+
+}  // namespace edge

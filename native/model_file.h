@@ -1,0 +1,39 @@
+// A GGUF on disk: its validated header, and on request its tensors as a read-only mapping.
+#pragma once
+
+#include <cstddef>
+#include <string>
+#include <unordered_map>
+
+#include "gguf.h"
+
+namespace edge {
+
+class ModelFile {
+public:
+    // Throws std::system_error when the file cannot be opened or is no regular file, FileFault
+    // when it breaks the format. Header and mapping come from one descriptor, so a file that is
+    // replaced by rename meanwhile stays whole; one truncated in place is a SIGBUS on access.
+    ModelFile(const std::string& path, bool map_tensors);
+    ~ModelFile();
+    ModelFile(const ModelFile&) = delete;
+    ModelFile& operator=(const ModelFile&) = delete;
+
+    const GgufHeader& header() const { return header_; }
+    uint64_t size_bytes() const { return size_bytes_; }
+    bool is_mapped() const { return mapping_ != nullptr; }
+
+    // nullptr when there is no such tensor.
+    const TensorInfo* find(const std::string& name) const;
+
+    // The stored bytes of a tensor; throws std::logic_error for a file opened without mapping.
+    const std::byte* bytes_of(const TensorInfo& tensor) const;
+
+private:
+    GgufHeader header_;
+    std::unordered_map<std::string, const TensorInfo*> by_name_;
+    uint64_t size_bytes_ = 0;
+    const std::byte* mapping_ = nullptr;
+};
+
+}  // namespace edge

@@ -1,0 +1,124 @@
+#include "quantize.h"
+
+#include <algorithm>
+#include <cmath>
+#include <stdexcept>
+
+#include "numbers.h"
+
+namespace edge {
+namespace {
+
+constexpr int group = 32;
+
+void store_u16(std::byte* out, uint16_t value) { std::memcpy(out, &value, sizeof value); }
+
+uint16_t load_u16(const std::byte* stored) {
+    uint16_t value;
+    std::memcpy(&value, stored, sizeof value);
+    return value;
+}
+
+// A scale so small that its inverse overflows stores its group as zeros, like a scale of zero.
+float inverse_of(float scale) {
+    const float inverse = scale != 0.0f ? 1.0f / scale : 0.0f;
+    return std::isfinite(inverse) ? inverse : 0.0f;
+}
+
+// 32 values share d = max|x| / 127; each is round(x / d), halves away from zero.
+void quantize_q8_0(const float* values, std::byte* out) {
+    float largest = 0.0f;
+    for (int i = 0; i < group; ++i) largest = std::max(largest, std::fabs(values[i]));
+    const float scale = largest / 127.0f;
+    const float inverse = inverse_of(scale);
+    store_u16(out, f16_from_float(scale));
+    for (int i = 0; i < group; ++i)
+        out[2 + i] = static_cast<std::byte>(static_cast<int8_t>(std::roundf(values[i] * inverse)));
+}
+
+// 32 values share d = x_m / -8 with x_m the value of largest magnitude, so x_m itself is exact.
+void quantize_q4_0(const float* values, std::byte* out) {
+    float extreme = 0.0f;
+    for (int i = 0; i < group; ++i)
+        if (std::fabs(values[i]) > std::fabs(extreme)) extreme = values[i];
+    const float scale = extreme / -8.0f;
+    const float inverse = inverse_of(scale);
+    store_u16(out, f16_from_float(scale));
+    const auto nibble = [&](float value) {
+        return static_cast<uint8_t>(std::min(15, static_cast<int>(value * inverse + 8.5f)));
+    };
+    for (int i = 0; i < group / 2; ++i)
+        out[2 + i] = static_cast<std::byte>(nibble(values[i]) | nibble(values[i + group / 2]) << 4);
+}
+
+void dequantize_q8_0(const std::byte* stored, float* out) {
+    const float scale = float_from_f16(load_u16(stored));
+    for (int i = 0; i < group; ++i)
+        out[i] = static_cast<float>(static_cast<int8_t>(stored[2 + i])) * scale;
+}
+
+void dequantize_q4_0(const std::byte* stored, float* out) {
+    const float scale = float_from_f16(load_u16(stored));
+    for (int i = 0; i < group / 2; ++i) {
+        const int pair = static_cast<int>(stored[2 + i]);
+        out[i] = static_cast<float>((pair & 15) - 8) * scale;
+        out[i + group / 2] = static_cast<float>((pair >> 4) - 8) * scale;
+    }
+}
+
+}  // namespace
+
+bool can_convert(TensorType type) {
+    switch (type) {
+        case TensorType::f32:
+        case TensorType::f16:
+        case TensorType::bf16:
+        case TensorType::q8_0:
+        case TensorType::q4_0: return true;
+        default: return false;
+    }
+}
+
+void quantize_row(TensorType type, const float* values, int64_t cols, std::byte* out) {
+    switch (type) {
+        case TensorType::f32: std::memcpy(out, values, static_cast<size_t>(cols) * 4); return;
+        case TensorType::f16:
+            for (int64_t i = 0; i < cols; ++i) store_u16(out + 2 * i, f16_from_float(values[i]));
+            return;
+        case TensorType::bf16:
+            for (int64_t i = 0; i < cols; ++i) store_u16(out + 2 * i, bf16_from_float(values[i]));
+            return;
+        case TensorType::q8_0:
+            for (int64_t g = 0; g < cols / group; ++g)
+                quantize_q8_0(values + g * group, out + g * 34);
+            return;
+        case TensorType::q4_0:
+            for (int64_t g = 0; g < cols / group; ++g)
+                quantize_q4_0(values + g * group, out + g * 18);
+            return;
+        default: throw std::invalid_argument("no quantizer for this tensor type");
+    }
+}
+
+void dequantize_row(TensorType type, const std::byte* stored, int64_t cols, float* out) {
+    switch (type) {
+        case TensorType::f32: std::memcpy(out, stored, static_cast<size_t>(cols) * 4); return;
+        case TensorType::f16:
+            for (int64_t i = 0; i < cols; ++i) out[i] = float_from_f16(load_u16(stored + 2 * i));
+            return;
+        case TensorType::bf16:
+            for (int64_t i = 0; i < cols; ++i) out[i] = float_from_bf16(load_u16(stored + 2 * i));
+            return;
+        case TensorType::q8_0:
+            for (int64_t g = 0; g < cols / group; ++g)
+                dequantize_q8_0(stored + g * 34, out + g * group);
+            return;
+        case TensorType::q4_0:
+            for (int64_t g = 0; g < cols / group; ++g)
+                dequantize_q4_0(stored + g * 18, out + g * group);
+            return;
+        default: throw std::invalid_argument("no reader for this tensor type");
+    }
+}
+
+}  // namespace edge

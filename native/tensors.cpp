@@ -1,0 +1,71 @@
+#include "tensors.h"
+
+#include <algorithm>
+
+#include "errors.h"
+#include "quantize.h"
+
+namespace edge {
+namespace {
+
+template <typename Sizes>
+std::string shape_text(const Sizes& sizes) {
+    std::string text;
+    for (const auto size : sizes) text += (text.empty() ? "" : "x") + std::to_string(size);
+    return text;
+}
+
+bool same_shape(const std::vector<uint64_t>& have, std::initializer_list<int64_t> want) {
+    return std::equal(have.begin(), have.end(), want.begin(), want.end(),
+                      [](uint64_t a, int64_t b) { return a == static_cast<uint64_t>(b); });
+}
+
+}  // namespace
+
+const TensorInfo& TensorSource::take(const std::string& name,
+                                     std::initializer_list<int64_t> shape) {
+    const TensorInfo* tensor = file_.find(name);
+    if (tensor == nullptr)
+        throw FileFault(file_.header().data_offset, "tensor '" + name + "' is missing");
+    if (!same_shape(tensor->shape, shape))
+        throw FileFault(tensor->offset, "tensor '" + name + "' is " + shape_text(tensor->shape) +
+                                            ", the file's own keys need " + shape_text(shape));
+    if (!can_convert(tensor->type))
+        throw UnsupportedFault("tensor '" + name + "' is stored as " +
+                               std::string(layout_of(tensor->type).name) +
+                               "; this version runs f32, f16, bf16, q8_0 and q4_0");
+    taken_.insert(name);
+    return *tensor;
+}
+
+WeightMatrix TensorSource::take_matrix(const std::string& name, int64_t num_outputs,
+                                       int64_t depth) {
+    return WeightMatrix(file_, take(name, {num_outputs, depth}), pool_);
+}
+
+std::vector<float> TensorSource::take_floats(const std::string& name,
+                                             std::initializer_list<int64_t> shape) {
+    const TensorInfo& tensor = take(name, shape);
+    std::vector<float> values(tensor.rows() * tensor.cols());
+    const std::byte* stored = file_.bytes_of(tensor);
+    const uint64_t row_size = tensor.num_bytes / tensor.rows();
+    for (uint64_t row = 0; row < tensor.rows(); ++row)
+        dequantize_row(tensor.type, stored + row * row_size, static_cast<int64_t>(tensor.cols()),
+                       values.data() + row * tensor.cols());
+    return values;
+}
+
+void TensorSource::refuse_leftovers() const {
+    std::string leftovers;
+    int count = 0;
+    for (const TensorInfo& tensor : file_.header().tensors) {
+        if (taken_.count(tensor.name) != 0) continue;
+        if (++count <= 4) leftovers += (count == 1 ? "'" : ", '") + tensor.name + "'";
+    }
+    if (count == 0) return;
+    if (count > 4) leftovers += " and " + std::to_string(count - 4) + " more";
+    throw UnsupportedFault("the file holds tensors that this architecture does not use: " +
+                           leftovers);
+}
+
+}  // namespace edge
