@@ -1,0 +1,142 @@
+"""The C++ engine as a backend: picks the instruction set, translates errors."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+
+import numpy as np
+import psutil
+from numpy.typing import NDArray
+
+from edge import _native
+from edge.backends.base import StepRequest
+from edge.canvas import RowStats
+from edge.config import DenoiserConfig
+from edge.errors import (
+    ModelClosedError,
+    ModelFileError,
+    NumericError,
+    RequestError,
+    UnsupportedModelError,
+)
+
+ISA_VARIABLE = "EDGE_ISA"
+ACTIVATIONS = ("int8", "f32")
+
+
+def default_threads() -> int:
+    """Physical cores this process may use."""
+    physical: int = psutil.cpu_count(logical=False) or 1
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else physical
+    return max(1, min(physical, allowed))
+
+
+def chosen_isa() -> str:
+    """The instruction set that ``EDGE_ISA`` names, else the best one; raises RequestError."""
+    supported = _native.supported_isas()
+    wanted = os.environ.get(ISA_VARIABLE) or supported[0]
+    if wanted not in supported:
+        raise RequestError(
+            f"{ISA_VARIABLE} is {wanted!r}, which this processor or build cannot run",
+            hint=f"use one of {', '.join(supported)}, or unset it",
+        )
+    return wanted
+
+
+class NativeBackend:
+    """Owns the mapped weights of one file. See ``Backend`` for the methods."""
+
+    name = "native"
+
+    def __init__(
+        self,
+        path: str,
+        file: _native.ModelFile,
+        config: DenoiserConfig,
+        *,
+        threads: int | None,
+        activations: str,
+    ) -> None:
+        self.isa = chosen_isa()
+        self.threads = default_threads() if threads is None else threads
+        _check_options(self.threads, activations)
+        sizes = {key: value for key, value in asdict(config).items() if key != "architecture"}
+        shape = _native.DenoiserShape(**sizes)
+        with _own_errors(path):
+            self._denoiser: _native.Denoiser | None = _native.Denoiser(
+                file, shape, self.threads, activations, self.isa
+            )
+        self._path = path
+        self._lock = threading.Lock()
+
+    def forward(self, request: StepRequest) -> RowStats | None:
+        head = _native.HeadOptions(
+            request.num_choices, request.forbidden, request.temperature, request.seed, request.draw
+        )
+        with self._use() as denoiser, _own_errors(self._path):
+            output = denoiser.step(
+                request.ids,
+                request.positions,
+                request.head_rows,
+                head=head,
+                cancel=request.cancel,
+                deadline_ns=request.deadline_ns,
+            )
+        return None if output.cancelled else _row_stats(request, output)
+
+    def logits(self, ids: NDArray[np.int32]) -> NDArray[np.float32]:
+        with self._use() as denoiser, _own_errors(self._path):
+            return denoiser.logits(ids)
+
+    def close(self) -> None:
+        with self._lock:
+            self._denoiser = None
+
+    @contextmanager
+    def _use(self) -> Iterator[_native.Denoiser]:
+        with self._lock:
+            if self._denoiser is None:
+                raise ModelClosedError("the model is closed", hint="load it again")
+            yield self._denoiser
+
+
+def _check_options(threads: int, activations: str) -> None:
+    if not isinstance(threads, int) or not 1 <= threads <= 1024:
+        raise RequestError(f"threads is {threads!r}", hint="give a number from 1 to 1024")
+    if activations not in ACTIVATIONS:
+        raise RequestError(
+            f"activations is {activations!r}", hint=f"use {' or '.join(ACTIVATIONS)}"
+        )
+
+
+def _row_stats(request: StepRequest, output: _native.StepOutput) -> RowStats:
+    log_z = output.log_z
+    probability_of = np.exp(output.sampled_logit - log_z)
+    return RowStats(
+        positions=request.positions[request.head_rows],
+        tokens=output.sampled,
+        confidence=probability_of,
+        margin=np.exp(output.top1_logit - log_z) - np.exp(output.top2_logit - log_z),
+        entropy=output.entropy,
+    )
+
+
+@contextmanager
+def _own_errors(path: str) -> Iterator[None]:
+    try:
+        yield
+    except _native.FileFault as fault:
+        offset, reason = fault.args
+        raise ModelFileError(path, offset, reason) from None
+    except _native.UnsupportedFault as fault:
+        raise UnsupportedModelError(str(fault), path=path, hint="convert the model again") from None
+    except _native.NumericFault as fault:
+        raise NumericError(
+            str(fault),
+            path=path,
+            hint="the weights are damaged or overflow; convert the model again",
+        ) from None

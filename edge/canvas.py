@@ -1,0 +1,96 @@
+"""The canvas: the token ids being refined, and what the denoiser says about some of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class RowStats:
+    """The denoiser's view of some positions, one entry each; all arrays are [rows].
+
+    ``tokens`` are the candidates (most probable, or drawn at the asked temperature),
+    ``confidence`` the model's plain probability of each, ``margin`` the probability of the most
+    probable token less that of the second, ``entropy`` is in nats.
+    """
+
+    positions: NDArray[np.int32]
+    tokens: NDArray[np.int32]
+    confidence: NDArray[np.float32]
+    margin: NDArray[np.float32]
+    entropy: NDArray[np.float32]
+
+
+class Canvas:
+    """Ids [length] with a committed flag each; committed positions never change again.
+
+    ``output_start`` is where the answer begins: the prompt's end, or 0 for a canvas whose
+    prompt is refined in place.
+    """
+
+    def __init__(
+        self,
+        ids: NDArray[np.int32],
+        committed: NDArray[np.bool_],
+        output_start: int,
+        mask_token_id: int,
+    ) -> None:
+        self.ids = ids
+        self.committed = committed
+        self.output_start = output_start
+        self.mask_token_id = mask_token_id
+
+    @classmethod
+    def append(cls, prompt: NDArray[np.int32], num_new: int, mask_token_id: int) -> Canvas:
+        """Prompt, immutable whatever it holds, followed by ``num_new`` mask tokens."""
+        ids = np.concatenate([prompt, np.full(num_new, mask_token_id, np.int32)])
+        committed = np.arange(len(ids)) < len(prompt)
+        return cls(ids, committed, len(prompt), mask_token_id)
+
+    @classmethod
+    def in_place(cls, prompt: NDArray[np.int32], mask_token_id: int) -> Canvas:
+        """The prompt itself; its mask tokens are the holes, everything else is immutable."""
+        return cls(prompt.copy(), prompt != mask_token_id, 0, mask_token_id)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def holes(self, start: int = 0, stop: int | None = None) -> NDArray[np.int32]:
+        """Uncommitted positions from ``start`` to before ``stop``, ascending."""
+        return (np.flatnonzero(~self.committed[start:stop]) + start).astype(np.int32)
+
+    def commit(
+        self,
+        positions: NDArray[np.int32],
+        tokens: NDArray[np.int32],
+        *,
+        mask_is_a_token: bool = False,
+    ) -> None:
+        """Give positions their tokens for good.
+
+        Raises ValueError for a committed position or a mask token. With ``mask_is_a_token`` a
+        mask token is written but stays a hole, as the references do that do not forbid it.
+        """
+        if self.committed[positions].any():
+            raise ValueError("a committed position cannot be committed again")
+        is_mask = tokens == self.mask_token_id
+        if is_mask.any() and not mask_is_a_token:
+            raise ValueError("the mask token cannot be committed")
+        self.ids[positions] = tokens
+        self.committed[positions] = ~is_mask
+
+    def committed_prefix(self) -> NDArray[np.int32]:
+        """The answer's ids before its first hole."""
+        holes = self.holes(self.output_start)
+        stop = int(holes[0]) if len(holes) else len(self)
+        return self.ids[self.output_start : stop]
+
+
+def blocks_of(canvas: Canvas, block_length: int) -> list[tuple[int, int]]:
+    """(start, stop) of the answer's blocks, counted from its start; the last may be shorter."""
+    starts: Sequence[int] = range(canvas.output_start, len(canvas), block_length)
+    return [(start, min(start + block_length, len(canvas))) for start in starts]

@@ -1,0 +1,198 @@
+"""``edge run``: generate an answer."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edge.cli.options import json_option, model_option
+from edge.cli.output import (
+    mebibytes,
+    print_object,
+    stderr_can_redraw,
+    stdout_is_terminal,
+    without_controls,
+)
+from edge.cli.prompt import read_prompt
+from edge.errors import CancelledError, ConstraintError
+from edge.exit_codes import EXIT_CODES, verbose_option
+
+if TYPE_CHECKING:
+    from edge.model import Model
+    from edge.result import Result, Stats
+
+
+def known_sampler(
+    context: click.Context, parameter: click.Parameter, name: str | None
+) -> str | None:
+    """Refuse an unknown sampler; the registry is only loaded when one is named."""
+    if name is None:
+        return None
+    from edge.samplers import names
+
+    if name not in names():
+        problem = f"{name!r} is not one of {', '.join(names())}"
+        raise click.BadParameter(problem, context, parameter)
+    return name
+
+
+COUNT = click.IntRange(min=1)
+
+
+@click.command(name="run")
+@click.argument("prompt", required=False)
+@model_option
+@click.option("--tokens", type=COUNT, metavar="N", help="Most tokens of the answer.")
+@click.option("--steps", type=COUNT, metavar="N", help="Denoising steps, all blocks together.")
+@click.option("--steps-per-block", type=COUNT, metavar="N", help="Denoising steps per block.")
+@click.option(
+    "--sampler", metavar="NAME", callback=known_sampler, help="Rule that picks what to commit."
+)
+@click.option(
+    "--threshold", type=float, metavar="X", help="Confidence from which a sampler commits."
+)
+@click.option("--block-length", type=COUNT, metavar="N", help="Tokens decoded together.")
+@click.option(
+    "--temperature", type=float, metavar="T", default=0.0, show_default=True, help="0 is greedy."
+)
+@click.option(
+    "--seed", type=int, metavar="N", default=0, show_default=True, help="For temperatures above 0."
+)
+@click.option("--threads", type=COUNT, metavar="N", help="Default: one per physical big core.")
+@click.option(
+    "--activations",
+    type=click.Choice(["int8", "f32"]),
+    default="int8",
+    show_default=True,
+    help="int8 is faster, f32 more exact.",
+)
+@click.option(
+    "--live/--no-live",
+    default=None,
+    help="Draw the canvas on a terminal while it is refined (default: unless --json or a pipe).",
+)
+@json_option
+@click.option("--stats", is_flag=True, help="Print steps, time and memory on stderr.")
+@verbose_option
+def command(
+    prompt: str | None,
+    model: str | None,
+    live: bool | None,
+    json: bool,
+    stats: bool,
+    threads: int | None,
+    activations: str,
+    tokens: int | None,
+    **options: Any,
+) -> None:
+    """Generate an answer to PROMPT.
+
+    Without PROMPT, or for -, it is read from standard input (a line end at its end
+    is dropped). The answer goes to stdout, everything else to stderr. An option
+    left out keeps the model file's default. Ctrl-C prints the partial answer. Where a
+    model's task has rules, VERIFIED or NOT SOLVED follows on stderr; the latter
+    exits with 8.
+
+    \b
+    Examples:
+      edge run 53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79
+      edge run --steps 8 --stats - < puzzle.txt
+      edge run -m model.gguf --tokens 64 --seed 1 --temperature 0.7 "Once upon a time"
+      edge run -m model.gguf --json "Once upon a time" > answer.json
+    """
+    text = read_prompt(prompt)
+    import edge
+
+    with edge.load(model, threads=threads, activations=activations) as loaded:
+        result, written = _generate(loaded, text, live, json, {"max_tokens": tokens, **options})
+        _print(loaded, result, written, json)
+    if stats:
+        click.echo(_stats_line(result.stats), err=True)
+    _verdict(loaded, result)
+
+
+def _generate(
+    model: Model, prompt: str, live: bool | None, json: bool, options: dict[str, Any]
+) -> tuple[Result, str]:
+    """Return the result and what of its text has been written to stdout already."""
+    from edge import CancelFlag
+    from edge.cli.generation_thread import GenerationThread, ctrl_c_sets
+
+    cancel = CancelFlag()
+    events = model.stream(prompt, cancel=cancel, **options)
+    written: list[str] = []
+    with ctrl_c_sets(cancel), GenerationThread(events, cancel) as generation:
+        if _draws(live, json, model):
+            from edge.cli.live import LiveCanvas
+
+            with LiveCanvas(model) as canvas:
+                generation.watch(show=canvas.show)
+        else:
+            generation.watch(write=None if json or model.task else _writer(written))
+    return generation.result(), "".join(written)
+
+
+def _draws(live: bool | None, json: bool, model: Model) -> bool:
+    """Decide whether to draw: what is streamed into a pipe may end on the same terminal."""
+    if live is None:
+        live = not json and (model.task is not None or not _stdout_is_pipe())
+    return live and stderr_can_redraw()
+
+
+def _stdout_is_pipe() -> bool:
+    try:
+        return stat.S_ISFIFO(os.fstat(sys.stdout.fileno()).st_mode)
+    except (AttributeError, OSError, ValueError):
+        return False
+
+
+def _writer(written: list[str]) -> Callable[[str], None]:
+    def write(text: str) -> None:
+        written.append(text)
+        click.echo(_for_stdout(text), nl=False)
+
+    return write
+
+
+def _for_stdout(text: str) -> str:
+    """Return ``text`` as it is for pipes and files, harmless for a terminal."""
+    return without_controls(text) if stdout_is_terminal() else text
+
+
+def _print(model: Model, result: Result, written: str, json: bool) -> None:
+    """Print the object, the drawn task or the rest of the text."""
+    text = result.text or ""
+    if json:
+        answer = {key: getattr(result, key) for key in ("text", "ids", "status", "complete")}
+        print_object({**answer, "verified": result.verified, **asdict(result.stats)})
+    elif model.task is not None and stdout_is_terminal():
+        click.echo(model.task.draw(text))
+    else:
+        click.echo(_for_stdout(text.removeprefix(written)))
+
+
+def _stats_line(stats: Stats) -> str:
+    return (
+        f"{stats.steps} steps, {stats.nfe} forwards, {stats.tokens} tokens, "
+        f"{stats.elapsed_ms:.0f} ms, {stats.tokens_per_s:.0f} tokens/s, "
+        f"peak {mebibytes(stats.peak_rss_bytes)}"
+    )
+
+
+def _verdict(model: Model, result: Result) -> None:
+    """Say how it ended if that is more than an answer; raises CancelledError after Ctrl-C."""
+    if result.status == "cancelled":
+        raise CancelledError(
+            f"interrupted after {result.stats.steps} steps", hint="the answer is partial"
+        )
+    if model.task is None or result.verified is None:
+        return
+    click.echo(model.task.success_word if result.verified else model.task.failure_word, err=True)
+    if not result.verified:
+        click.get_current_context().exit(EXIT_CODES[ConstraintError])

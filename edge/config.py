@@ -1,0 +1,245 @@
+"""What a model file says about its denoiser, read and checked once.
+
+Nothing about a model is hard-coded in the runtime: what the file does not say has one default,
+named here, or is an error. Every value is checked before a kernel or an allocation depends on it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from edge.errors import ModelFileError, UnsupportedModelError
+from edge.formats import keys
+from edge.formats.gguf_file import Header
+
+# q and k rows of a public llada file are permuted for rope on adjacent pairs; half-split otherwise.
+ROPE_PAIRS = {"llada": "adjacent", "edge-llama": "halves"}
+
+DEFAULT_BLOCK_LENGTH = 32
+DEFAULT_SAMPLER = "low_confidence_static"
+DEFAULT_THRESHOLD = 0.9
+
+_MAX_SIZE = 1 << 28  # of any dimension; also the native engine's bound
+_NO_SUCH_KEY = object()
+
+
+@dataclass(frozen=True)
+class DenoiserConfig:
+    """Sizes of a dense denoiser; ``vocab_size`` counts the embedding's rows."""
+
+    architecture: str
+    hidden_size: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    feed_forward_size: int
+    vocab_size: int
+    context_length: int
+    rms_norm_eps: float
+    rope_theta: float
+    rope_pairs: str
+
+
+@dataclass(frozen=True)
+class DiffusionConfig:
+    """How the denoiser was trained to be used, and the file's defaults for doing so."""
+
+    noise: str
+    attention: str
+    canvas: str
+    canvas_length: int | None
+    block_length: int
+    sampler: str
+    steps_per_block: int | None
+    threshold: float
+    mask_token_id: int
+    eos_ids: tuple[int, ...]
+
+    @property
+    def in_place(self) -> bool:
+        """The prompt is the canvas: its mask tokens are the holes, nothing is appended."""
+        return self.canvas == "in_place"
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Everything the runtime needs to know; ``num_tokens`` ids mean something, the rest pads."""
+
+    name: str
+    denoiser: DenoiserConfig
+    diffusion: DiffusionConfig
+    num_tokens: int
+    task: str | None
+
+
+def read_config(header: Header) -> ModelConfig:
+    """Read and check a file's metadata.
+
+    Raises ModelFileError naming key and value, UnsupportedModelError for what cannot be run.
+    """
+    reader = _Keys(header)
+    denoiser = _read_denoiser(reader)
+    num_tokens = reader.integer(
+        keys.NUM_TOKENS, default=denoiser.vocab_size, high=denoiser.vocab_size
+    )
+    return ModelConfig(
+        name=reader.text(keys.NAME, default=denoiser.architecture),
+        denoiser=denoiser,
+        diffusion=_read_diffusion(reader, denoiser),
+        num_tokens=num_tokens,
+        task=reader.text(keys.TASK, default=None),
+    )
+
+
+class _Keys:
+    """Typed access to metadata; each failure names the key, what it holds, what is wanted."""
+
+    def __init__(self, header: Header) -> None:
+        self._path = header.path
+        self._metadata: Mapping[str, Any] = header.metadata
+        self.architecture = self._one_of_known_architectures()
+
+    def _one_of_known_architectures(self) -> str:
+        architecture: str = self.text(keys.ARCHITECTURE)
+        if architecture not in ROPE_PAIRS:
+            raise UnsupportedModelError(
+                f"the file holds a model of architecture {architecture!r}",
+                path=self._path,
+                hint=f"this version runs {', '.join(sorted(ROPE_PAIRS))}",
+            )
+        return architecture
+
+    def fail(self, key: str, problem: str) -> ModelFileError:
+        return ModelFileError(self._path, None, f"key '{self._name(key)}' {problem}")
+
+    def unsupported(self, key: str, value: object, supported: str) -> UnsupportedModelError:
+        return UnsupportedModelError(
+            f"key '{self._name(key)}' is {value!r}",
+            path=self._path,
+            hint=f"this version runs {supported}",
+        )
+
+    def integer(
+        self, key: str, *, default: object = _NO_SUCH_KEY, low: int = 1, high: int = _MAX_SIZE
+    ) -> int:
+        value = self._get(key, default)
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            raise self.fail(key, f"is {value!r}, not a whole number from {low} to {high}")
+        return value
+
+    def positive(self, key: str, *, default: object = _NO_SUCH_KEY, high: float = 1e30) -> float:
+        value = self._get(key, default)
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not number or not math.isfinite(value) or not 0 < value <= high:
+            raise self.fail(key, f"is {value!r}, not a number above 0 and up to {high:g}")
+        return float(value)
+
+    def text(self, key: str, *, default: Any = _NO_SUCH_KEY) -> Any:
+        value = self._get(key, default)
+        if value is not default and not isinstance(value, str):
+            raise self.fail(key, f"is {value!r}, not a string")
+        return value
+
+    def boolean(self, key: str, *, default: bool) -> bool:
+        value = self._get(key, default)
+        if not isinstance(value, bool):
+            raise self.fail(key, f"is {value!r}, not true or false")
+        return value
+
+    def ids(self, key: str, high: int) -> tuple[int, ...]:
+        values = self._get(key, ())
+        try:
+            listed = tuple(int(value) for value in values)
+        except (TypeError, ValueError):
+            raise self.fail(key, f"is {values!r}, not a list of token ids") from None
+        if any(not 0 <= value < high for value in listed):
+            raise self.fail(key, f"is {listed!r}, not a list of token ids below {high}")
+        return listed
+
+    def _get(self, key: str, default: object) -> Any:
+        value = self._metadata.get(self._name(key), default)
+        if value is _NO_SUCH_KEY:
+            raise self.fail(key, "is missing")
+        return value
+
+    def _name(self, key: str) -> str:
+        return key.format(arch=getattr(self, "architecture", ""))
+
+
+def _read_denoiser(reader: _Keys) -> DenoiserConfig:
+    hidden_size = reader.integer(keys.HIDDEN_SIZE)
+    num_heads = reader.integer(keys.NUM_HEADS)
+    num_kv_heads = reader.integer(keys.NUM_KV_HEADS, default=num_heads)
+    head_dim = reader.integer(keys.HEAD_DIM, default=hidden_size // num_heads or None)
+    if num_heads % num_kv_heads:
+        raise reader.fail(
+            keys.NUM_KV_HEADS, f"is {num_kv_heads}, which does not divide {num_heads} heads"
+        )
+    if head_dim % 2:
+        raise reader.fail(keys.HEAD_DIM, f"is {head_dim}, not an even number")
+    for key in (keys.VALUE_DIM, keys.ROPE_DIMS):
+        if reader.integer(key, default=head_dim) != head_dim:
+            raise reader.unsupported(key, reader.integer(key), f"only the head's {head_dim}")
+    return DenoiserConfig(
+        architecture=reader.architecture,
+        hidden_size=hidden_size,
+        num_layers=reader.integer(keys.NUM_LAYERS, high=4096),
+        num_heads=num_heads,
+        num_kv_heads=num_kv_heads,
+        head_dim=head_dim,
+        feed_forward_size=reader.integer(keys.FEED_FORWARD_SIZE),
+        vocab_size=reader.integer(keys.VOCAB_SIZE),
+        context_length=reader.integer(keys.CONTEXT_LENGTH),
+        rms_norm_eps=reader.positive(keys.RMS_NORM_EPS, high=1.0),
+        rope_theta=reader.positive(keys.ROPE_THETA, default=10000.0),
+        rope_pairs=ROPE_PAIRS[reader.architecture],
+    )
+
+
+def _read_diffusion(reader: _Keys, denoiser: DenoiserConfig) -> DiffusionConfig:
+    canvas = _choice(reader, keys.CANVAS, "append", ("append", "in_place"))
+    _choice(reader, keys.NOISE, "mask", ("mask",))
+    _choice(reader, keys.ATTENTION, "full", ("full",))
+    if reader.boolean(keys.SHIFT_LOGITS, default=False):
+        raise reader.unsupported(
+            keys.SHIFT_LOGITS, True, "only models whose row i predicts token i"
+        )
+    canvas_length = None
+    if canvas == "in_place":
+        canvas_length = reader.integer(keys.CANVAS_LENGTH, high=denoiser.context_length)
+    return DiffusionConfig(
+        noise="mask",
+        attention="full",
+        canvas=canvas,
+        canvas_length=canvas_length,
+        block_length=reader.integer(keys.BLOCK_LENGTH, default=DEFAULT_BLOCK_LENGTH),
+        sampler=reader.text(keys.SAMPLER, default=DEFAULT_SAMPLER),
+        steps_per_block=_optional_integer(reader, keys.STEPS_PER_BLOCK),
+        threshold=reader.positive(keys.THRESHOLD, default=DEFAULT_THRESHOLD, high=1.0),
+        mask_token_id=reader.integer(keys.MASK_TOKEN_ID, low=0, high=denoiser.vocab_size - 1),
+        eos_ids=_read_eos_ids(reader, denoiser.vocab_size),
+    )
+
+
+def _choice(reader: _Keys, key: str, default: str, supported: tuple[str, ...]) -> str:
+    value: str = reader.text(key, default=default)
+    if value not in supported:
+        raise reader.unsupported(key, value, " or ".join(supported))
+    return value
+
+
+def _optional_integer(reader: _Keys, key: str) -> int | None:
+    # 0 cannot be a number of steps, so it can stand for "not given".
+    return reader.integer(key, default=0, low=0) or None
+
+
+def _read_eos_ids(reader: _Keys, vocab_size: int) -> tuple[int, ...]:
+    listed = reader.ids(keys.EOS_IDS, vocab_size)
+    if listed:
+        return listed
+    single = reader.integer(keys.EOS_TOKEN_ID, default=-1, low=-1, high=vocab_size - 1)
+    return () if single < 0 else (single,)

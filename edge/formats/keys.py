@@ -1,0 +1,50 @@
+"""Metadata key names of a model file, and nothing else.
+
+``{arch}`` stands for the value of ``general.architecture``. The names and meanings are the
+public interface of the file format: converter and runtime share this module.
+"""
+
+from __future__ import annotations
+
+ARCHITECTURE = "general.architecture"
+NAME = "general.name"
+
+CONTEXT_LENGTH = "{arch}.context_length"
+HIDDEN_SIZE = "{arch}.embedding_length"
+NUM_LAYERS = "{arch}.block_count"
+FEED_FORWARD_SIZE = "{arch}.feed_forward_length"
+NUM_HEADS = "{arch}.attention.head_count"
+NUM_KV_HEADS = "{arch}.attention.head_count_kv"
+HEAD_DIM = "{arch}.attention.key_length"
+VALUE_DIM = "{arch}.attention.value_length"
+CAUSAL = "{arch}.attention.causal"
+RMS_NORM_EPS = "{arch}.attention.layer_norm_rms_epsilon"
+ROPE_THETA = "{arch}.rope.freq_base"
+ROPE_DIMS = "{arch}.rope.dimension_count"
+VOCAB_SIZE = "{arch}.vocab_size"
+
+NOISE = "diffusion.noise"
+ATTENTION = "diffusion.attention"
+CANVAS = "diffusion.canvas"
+CANVAS_LENGTH = "diffusion.canvas_length"
+BLOCK_LENGTH = "diffusion.block_length"
+SHIFT_LOGITS = "diffusion.shift_logits"
+SAMPLER = "diffusion.sampler"
+STEPS_PER_BLOCK = "diffusion.steps_per_block"
+THRESHOLD = "diffusion.threshold"
+EOS_IDS = "diffusion.eos_ids"
+
+TASK = "edge.task"
+NUM_TOKENS = "edge.num_tokens"  # ids that mean something; rows beyond are padding
+SOURCE_SHA256 = "edge.source.sha256"
+SOURCE_ARCHITECTURE = "edge.source.architecture"
+CONVERSION_TYPE = "edge.conversion.type"
+CONVERSION_REVISION = "edge.conversion.revision"
+
+TOKENIZER_JSON = "tokenizer.huggingface.json"
+TOKENIZER_MODEL = "tokenizer.ggml.model"
+MASK_TOKEN_ID = "tokenizer.ggml.mask_token_id"
+EOS_TOKEN_ID = "tokenizer.ggml.eos_token_id"
+BOS_TOKEN_ID = "tokenizer.ggml.bos_token_id"
+PADDING_TOKEN_ID = "tokenizer.ggml.padding_token_id"
+CHAT_TEMPLATE = "tokenizer.chat_template"

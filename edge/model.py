@@ -1,0 +1,260 @@
+"""``load`` and what it returns: a thin join of file, tokenizer, engine, loop and task."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from os import PathLike, fspath
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge import backends, samplers, tasks
+from edge.config import ModelConfig, read_config
+from edge.denoisers import DEFAULT, EMBEDDED, path_of
+from edge.engine import Engine
+from edge.errors import ContextLengthError, RequestError, UnsupportedModelError
+from edge.formats import keys
+from edge.formats.gguf_file import Header, header_of, open_model, read_header
+from edge.generator import Generation
+from edge.request import GenerateConfig, plan_request
+from edge.result import Commit, Done, Draft, Result
+from edge.tokenizer import Tokenizer
+
+PathOrName = str | PathLike[str]
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What a model file says, read without touching its tensor data.
+
+    ``types`` maps a storage type to (number of tensors, bytes); ``provenance`` holds the
+    file's ``edge.source.*`` and ``edge.conversion.*`` keys.
+    """
+
+    path: str
+    config: ModelConfig
+    size_bytes: int
+    num_parameters: int
+    types: dict[str, tuple[int, int]]
+    provenance: dict[str, str]
+    has_tokenizer: bool
+    chat_template: str | None
+
+    @property
+    def name(self) -> str:
+        """The file's ``general.name``."""
+        return self.config.name
+
+    @property
+    def architecture(self) -> str:
+        """The file's ``general.architecture``."""
+        return self.config.denoiser.architecture
+
+    def file_sha256(self) -> str:
+        """SHA-256 of the whole file, computed now."""
+        digest = hashlib.sha256()
+        with Path(self.path).open("rb") as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+        return digest.hexdigest()
+
+
+def inspect(path: PathOrName | None = None) -> ModelInfo:
+    """Describe a model file or an embedded denoiser (None: the default one).
+
+    Raises ModelNotFoundError, ModelFileError, UnsupportedModelError.
+    """
+    return _info_of(read_header(_resolve(path)))
+
+
+def load(
+    path: PathOrName | None = None,
+    *,
+    threads: int | None = None,
+    backend: str = "native",
+    activations: str = "int8",
+) -> Model:
+    """Open a model file or an embedded denoiser by name (None: the default one).
+
+    ``threads`` defaults to the physical cores. ``activations`` "int8" quantizes what enters the
+    quantized layers, "f32" does not (slower, closer to the float model); float weights always
+    meet float activations. Raises ModelNotFoundError, ModelFileError, UnsupportedModelError,
+    RequestError, MemoryError.
+    """
+    return Model(_resolve(path), threads=threads, backend=backend, activations=activations)
+
+
+class Model:
+    """A loaded denoiser. Use it as a context manager or call ``close``.
+
+    Several threads may call one model; their denoising steps take turns. ``close`` waits for the
+    step in flight, after which every call raises ModelClosedError.
+    """
+
+    def __init__(self, path: str, *, threads: int | None, backend: str, activations: str) -> None:
+        file = open_model(path)
+        header = header_of(path, file)
+        self.info = _info_of(header)
+        self.config = self.info.config
+        self.tokenizer = Tokenizer.from_header(header)
+        self.task = tasks.find(self.config.task)
+        samplers.find(self.config.diffusion.sampler)
+        self.activations = activations
+        make = backends.find(backend)
+        self._backend = make(
+            path, file, self.config.denoiser, threads=threads, activations=activations
+        )
+        self._engine = Engine(self._backend, self.config)
+
+    def __enter__(self) -> Model:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def backend(self) -> str:
+        """Name of what executes the forwards."""
+        return self._backend.name
+
+    @property
+    def isa(self) -> str:
+        """The instruction set in use."""
+        return self._backend.isa
+
+    @property
+    def threads(self) -> int:
+        """The number of threads in use."""
+        return self._backend.threads
+
+    def close(self) -> None:
+        """Free the weights. Safe at any time and more than once."""
+        self._backend.close()
+
+    def generate(self, prompt: str, **options: Any) -> Result:
+        """Answer a prompt; the options are the fields of ``GenerateConfig``.
+
+        Raises RequestError, ContextLengthError, NumericError, ModelClosedError, and
+        UnsupportedModelError for a model without a tokenizer.
+        """
+        return _last(self.stream(prompt, **options))
+
+    def stream(self, prompt: str, **options: Any) -> Iterator[Draft | Commit | Done]:
+        """Answer a prompt step by step. Options and errors as for ``generate``.
+
+        A prompt or option that cannot be served raises here, not at the first event.
+        """
+        started_ns = time.monotonic_ns()
+        if self.tokenizer is None:
+            raise UnsupportedModelError(
+                "the model file has no tokenizer",
+                path=self.info.path,
+                hint="convert it with its tokenizer.json, or use generate_ids",
+            )
+        text = prompt if self.task is None else self.task.check_prompt(prompt)
+        events = self._run(self.tokenizer.encode(text), options, started_ns)
+        return events if self.task is None else self._verified(events, text)
+
+    def generate_ids(
+        self, prompt_ids: Sequence[int] | NDArray[np.integer[Any]], **options: Any
+    ) -> Result:
+        """Answer ids with ids; needs no tokenizer. Options and errors as for ``generate``."""
+        return _last(self._run(self._checked_ids(prompt_ids), options, time.monotonic_ns()))
+
+    def logits(
+        self, ids: Sequence[int] | NDArray[np.integer[Any]], context_length: int = 0
+    ) -> NDArray[np.float32]:
+        """Return float32 [len(ids), vocab] of one forward without any cache.
+
+        Every row sees every row, whatever part of the ids is ``context_length`` long: the
+        model's attention is full. Row i is what the network put at position i.
+        """
+        checked = self._checked_ids(ids)
+        if not 0 <= context_length <= len(checked):
+            raise RequestError(
+                f"context_length is {context_length}, but there are {len(checked)} ids",
+                hint="give a number from 0 to the number of ids",
+            )
+        if not 1 <= len(checked) <= self.config.denoiser.context_length:
+            raise ContextLengthError(
+                f"{len(checked)} ids are given",
+                hint=f"give 1 to {self.config.denoiser.context_length}, the model's context",
+            )
+        return self._engine.logits(checked)
+
+    def _run(
+        self, prompt: NDArray[np.int32], options: dict[str, Any], started_ns: int
+    ) -> Iterator[Draft | Commit | Done]:
+        plan = plan_request(prompt, GenerateConfig.of(options), self.config)
+        return Generation(self._engine, self.config, self.tokenizer, plan, started_ns).run()
+
+    def _verified(
+        self, events: Iterator[Draft | Commit | Done], prompt: str
+    ) -> Iterator[Draft | Commit | Done]:
+        for event in events:
+            if isinstance(event, Done) and self.task is not None:
+                result = event.result
+                yield Done(replace(result, verified=self.task.verify(prompt, result.text or "")))
+            else:
+                yield event
+
+    def _checked_ids(self, ids: Sequence[int] | NDArray[np.integer[Any]]) -> NDArray[np.int32]:
+        array = np.asarray(ids)
+        vocab_size = self.config.denoiser.vocab_size
+        if array.ndim != 1 or (array.size and not np.issubdtype(array.dtype, np.integer)):
+            raise RequestError("the prompt is no list of token ids", hint="give whole numbers")
+        if array.size and not 0 <= array.min() <= array.max() < vocab_size:
+            raise RequestError(
+                f"a token id of {array.min() if array.min() < 0 else array.max()} is given",
+                hint=f"give ids from 0 to {vocab_size - 1}",
+            )
+        return array.astype(np.int32)
+
+
+def _resolve(path: PathOrName | None) -> str:
+    if path is None:
+        return str(path_of(DEFAULT))
+    name = fspath(path)
+    return str(path_of(name)) if name in EMBEDDED else name
+
+
+def _info_of(header: Header) -> ModelInfo:
+    types: dict[str, tuple[int, int]] = {}
+    for tensor in header.tensors.values():
+        count, size = types.get(tensor.type, (0, 0))
+        types[tensor.type] = (count + 1, size + tensor.num_bytes)
+    template = header.metadata.get(keys.CHAT_TEMPLATE)
+    provenance = {
+        key.removeprefix("edge."): str(value)
+        for key, value in header.metadata.items()
+        if key.startswith(("edge.source.", "edge.conversion."))
+    }
+    return ModelInfo(
+        path=header.path,
+        config=read_config(header),
+        size_bytes=header.size_bytes,
+        num_parameters=sum(math.prod(tensor.shape) for tensor in header.tensors.values()),
+        types=types,
+        provenance=provenance,
+        has_tokenizer=keys.TOKENIZER_JSON in header.metadata,
+        chat_template=template if isinstance(template, str) else None,
+    )
+
+
+def _last(events: Iterator[Draft | Commit | Done]) -> Result:
+    for event in events:
+        if isinstance(event, Done):
+            return event.result
+    raise AssertionError("a generation always ends with Done")

@@ -1,0 +1,24 @@
+"""Rules that pick what to commit, by name. A new rule is a file and a line in ``SAMPLERS``."""
+
+from __future__ import annotations
+
+from edge.errors import RequestError
+from edge.samplers.base import Sampler
+from edge.samplers.low_confidence import LowConfidenceDynamic, LowConfidenceStatic
+
+SAMPLERS: dict[str, type[Sampler]] = {
+    "low_confidence_static": LowConfidenceStatic,
+    "low_confidence_dynamic": LowConfidenceDynamic,
+}
+
+
+def names() -> list[str]:
+    """The names that ``find`` knows."""
+    return list(SAMPLERS)
+
+
+def find(name: str) -> type[Sampler]:
+    """Return the rule of that name; raises RequestError that lists the known ones."""
+    if name not in SAMPLERS:
+        raise RequestError(f"there is no sampler {name!r}", hint=f"use one of {', '.join(names())}")
+    return SAMPLERS[name]
