@@ -1,0 +1,59 @@
+"""Turn a checkpoint folder into one GGUF file that says everything the runtime must know.
+
+>>> import convert
+>>> report = convert.convert("LLaDA-8B-Instruct", "llada-8b.gguf", "q8_0")  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from os import PathLike
+from pathlib import Path
+
+from convert.report import ConversionReport
+
+__all__ = ["ConversionReport", "convert"]
+
+
+def convert(
+    source: str | PathLike[str],
+    out: str | PathLike[str],
+    type: str = "q8_0",
+    *,
+    force: bool = False,
+    dry_run: bool = False,
+    report: str | PathLike[str] | None = None,
+    overrides: Mapping[str, str] | None = None,
+    mask_token_id: int | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> ConversionReport:
+    """Convert the checkpoint folder `source` to the GGUF file `out` and verify it.
+
+    `type` is f32, f16, bf16, q8_0 or q4_0; norms and position tables stay f32. `force` allows
+    `out` and `report` to exist; they are replaced only once the new ones are whole and verified.
+    `dry_run` writes nothing. `overrides` are diffusion.*, edge.task and general.name keys.
+    `progress(stage, done_bytes, stage_bytes)` is called as the work goes on. About three times
+    the largest tensor as float32 is held in memory, never the whole model.
+
+    Raises RequestError for the arguments, ModelNotFoundError, ModelFileError and
+    UnsupportedModelError for the checkpoint, and OSError from the disk.
+    """
+    from convert.models.base import Choices
+    from convert.pipeline import Request, parse_settings, run
+
+    return run(
+        Request(
+            source=Path(source),
+            out=Path(out),
+            type=type,
+            force=force,
+            dry_run=dry_run,
+            report=None if report is None else Path(report),
+            choices=Choices(mask_token_id, parse_settings(overrides or {})),
+            progress=progress or _ignore,
+        )
+    )
+
+
+def _ignore(_stage: str, _done_bytes: int, _stage_bytes: int) -> None:
+    pass

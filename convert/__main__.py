@@ -1,0 +1,5 @@
+"""``python -m convert`` is ``edge-convert``."""
+
+from convert.cli import main
+
+main()

@@ -1,0 +1,42 @@
+"""Where a conversion may write: checked before any work begins."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from pathlib import Path
+
+from edge.errors import RequestError
+
+_MIB = 1 << 20
+
+
+def check_targets(source: Path, out: Path, report: Path | None, *, force: bool) -> None:
+    """Raise RequestError when the output or the report cannot or must not be written."""
+    for target in filter(None, (out, report)):
+        _check_target(target, source, force)
+    if report and report.resolve() == out.resolve():
+        raise RequestError(
+            "the output and the report are one file", path=report, hint="give another name"
+        )
+
+
+def check_free_space(out: Path, needed_bytes: int) -> None:
+    """Raise OSError (ENOSPC) when the output's disk has less than `needed_bytes` free."""
+    free_bytes = shutil.disk_usage(out.parent).free
+    if needed_bytes > free_bytes:
+        reason = "no space left on device: "
+        reason += f"{needed_bytes // _MIB + 1} MiB needed, {free_bytes // _MIB} MiB free"
+        raise OSError(errno.ENOSPC, reason, str(out))
+
+
+def _check_target(target: Path, source: Path, force: bool) -> None:
+    if target.resolve().is_relative_to(source.resolve()):
+        hint = "give a path outside of the checkpoint folder"
+        raise RequestError("the output lies in the source", path=target, hint=hint)
+    if not target.parent.is_dir():
+        raise RequestError("there is no such folder", path=target.parent, hint="create it first")
+    if target.exists() and not target.is_file():
+        raise RequestError("the output is no regular file", path=target, hint="name another file")
+    if (target.exists() or target.is_symlink()) and not force:
+        raise RequestError("the output exists", path=target, hint="use --force to replace it")

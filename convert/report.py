@@ -1,0 +1,71 @@
+"""What a conversion did, as frozen data and as JSON (schema 1)."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class TensorReport:
+    """One tensor of the file; the errors are against the source, None in a dry run."""
+
+    name: str
+    source_name: str
+    type: str
+    shape: tuple[int, ...]
+    bytes: int
+    rmse: float | None = None
+    max_abs_error: float | None = None
+
+
+@dataclass(frozen=True)
+class KeptF16:
+    """A tensor that the chosen type does not fit."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class ActivationReport:
+    """One forward of the file with int8 against one with float32 activations.
+
+    The canvas is `canvas_length` ids drawn from `seed`, every second one masked on average;
+    `mean_kl_nats` is the mean over rows of KL(float32 || int8).
+    """
+
+    canvas_length: int
+    num_masked: int
+    seed: int
+    max_abs_difference: float
+    mean_abs_difference: float
+    mean_kl_nats: float
+    top1_agreement: float
+
+
+@dataclass(frozen=True)
+class ConversionReport:
+    """What `convert` returns. Paths are as the caller gave them."""
+
+    source: str
+    output: str
+    source_architecture: str
+    architecture: str
+    type: str
+    source_bytes: int
+    size_bytes: int
+    tensor_bytes: int
+    num_weights: int
+    bits_per_weight: float
+    tensors: tuple[TensorReport, ...]
+    kept_f16: tuple[KeptF16, ...]
+    keys: dict[str, Any] = field(default_factory=dict)
+    activations: ActivationReport | None = None
+    source_sha256: str | None = None
+    sha256: str | None = None
+    dry_run: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as one JSON object."""
+        return {"schema": 1, **asdict(self)}

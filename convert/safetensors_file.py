@@ -1,0 +1,130 @@
+"""Where each tensor of a safetensors file lies, and its values widened to float32.
+
+The `safetensors` library validates the file; its header is read here once more because the
+library has no bfloat16 for numpy and does not tell offsets.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+
+from convert.json_file import parse_object
+from edge.errors import ModelFileError, UnsupportedModelError
+
+_HINT = "the file is damaged or incomplete; fetch the checkpoint again"
+_PIECE_BYTES = 1 << 20
+_NUMPY_TYPES = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """One tensor of a checkpoint; `offset` and `num_bytes` are bytes in `path`."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    path: Path
+    offset: int
+    num_bytes: int
+
+    def values(self) -> NDArray[np.float32]:
+        """The values widened exactly to float32, in the tensor's shape.
+
+        Raises UnsupportedModelError for a dtype other than F32, F16 and BF16, and ModelFileError
+        when a value is not finite.
+        """
+        values = _widened(self._raw()).reshape(self.shape)
+        # min and max carry a NaN through and need no second array of the tensor's size
+        if not (np.isfinite(values.min()) and np.isfinite(values.max())):
+            first = int(np.flatnonzero(~np.isfinite(values))[0])
+            place = ", ".join(map(str, np.unravel_index(first, self.shape)))
+            reason = f"tensor '{self.name}' holds {values.flat[first]} at [{place}]"
+            raise ModelFileError(self.path, None, reason, hint=_HINT)
+        return values
+
+    def equals(self, other: StoredTensor) -> bool:
+        """True when both hold the same bits in the same shape."""
+        if (self.dtype, self.shape) != (other.dtype, other.shape):
+            return False
+        with self.path.open("rb") as mine, other.path.open("rb") as theirs:
+            mine.seek(self.offset)
+            theirs.seek(other.offset)
+            sizes = range(self.num_bytes, 0, -_PIECE_BYTES)
+            return all(_piece(mine, left) == _piece(theirs, left) for left in sizes)
+
+    def _raw(self) -> NDArray[np.generic]:
+        """The stored values, flat; bfloat16 as uint16.
+
+        They are read, not mapped: a mapped file that shrinks meanwhile kills the process.
+        """
+        if self.dtype not in _NUMPY_TYPES:
+            raise UnsupportedModelError(
+                f"tensor '{self.name}' is stored as {self.dtype}",
+                path=self.path,
+                hint=f"save the checkpoint as one of {', '.join(_NUMPY_TYPES)}",
+            )
+        dtype = np.dtype(_NUMPY_TYPES[self.dtype])
+        count = self.num_bytes // dtype.itemsize
+        values = np.fromfile(self.path, dtype, count, offset=self.offset)
+        if len(values) < count:
+            raise _changed(self.path, self.name)
+        return values
+
+
+def read_header(path: Path) -> dict[str, StoredTensor]:
+    """The tensors of one file by name, in the file's order.
+
+    Raises ModelFileError for anything the safetensors library refuses.
+    """
+    shapes = _validated_shapes(path)
+    with path.open("rb") as file:
+        header_bytes = int.from_bytes(file.read(8), "little")
+        header = parse_object(file.read(header_bytes).decode("utf-8"), path)
+        size = os.fstat(file.fileno()).st_size
+    header.pop("__metadata__", None)
+    tensors = {}
+    for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
+        first, end = entry["data_offsets"]
+        tensor = StoredTensor(
+            name, entry["dtype"], tuple(entry["shape"]), path, 8 + header_bytes + first, end - first
+        )
+        if shapes.get(name) != (tensor.dtype, tensor.shape) or 8 + header_bytes + end > size:
+            raise _changed(path, name)
+        tensors[name] = tensor
+    return tensors
+
+
+def _validated_shapes(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
+    try:
+        with safe_open(path, framework="numpy") as file:
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            return {
+                name: (str(part.get_dtype()), tuple(part.get_shape()))
+                for name, part in slices.items()
+            }
+    except SafetensorError as error:
+        reason = f"not a sound safetensors file: {error}"
+        raise ModelFileError(path, None, reason, hint=_HINT) from None
+
+
+def _changed(path: Path, name: str) -> ModelFileError:
+    return ModelFileError(path, None, f"tensor '{name}' changed while it was read", hint=_HINT)
+
+
+def _piece(file: BinaryIO, bytes_left: int) -> bytes:
+    return file.read(min(bytes_left, _PIECE_BYTES))
+
+
+def _widened(raw: NDArray[np.generic]) -> NDArray[np.float32]:
+    if raw.dtype != np.uint16:
+        return raw.astype(np.float32, copy=False)
+    bits = raw.astype(np.uint32)
+    bits <<= 16  # bfloat16 is the upper half of a float32
+    return bits.view(np.float32)

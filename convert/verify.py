@@ -1,0 +1,182 @@
+"""Reopen a written file as the runtime does and compare it with what it was made from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convert.metadata import Entry
+from convert.plan import Plan, PlannedTensor
+from convert.report import ActivationReport, TensorReport
+from convert.stored_types import LAYOUTS
+from convert.writers.gguf import Load
+from edge import _native
+from edge.errors import ModelFileError
+from edge.formats import keys
+from edge.formats.gguf_file import Header, read_header
+
+# RMSE over the root mean square of the largest magnitude of each group: half a step of the type
+# plus the rounding of its half-precision scale (2^-11), which no sound file exceeds.
+RMSE_LIMITS = {"f32": 0.0, "f16": 2**-11, "bf16": 2**-8, "q8_0": 0.0045, "q4_0": 0.126}
+_CHUNK_VALUES = 1 << 20
+_FORWARD_ROWS = 64
+_HINT = "nothing was replaced; convert again, and check the disk if it happens twice"
+
+
+def check_keys(out: Path, entries: Iterable[Entry]) -> None:
+    """Have the runtime read the keys of a file that is yet to be written.
+
+    Raises what `edge.load` would raise, and RequestError for a sampler it does not know.
+    """
+    from edge import samplers, tasks
+    from edge.config import read_config
+
+    metadata = {entry.key: entry.stored() for entry in entries}
+    config = read_config(Header(str(out), metadata, {}, 0, 0))
+    samplers.find(config.diffusion.sampler)
+    tasks.find(config.task)
+
+
+def verify_file(
+    path: Path,
+    entries: Iterable[Entry],
+    plan: Plan,
+    load: Load,
+    advance: Callable[[int], None],
+) -> tuple[TensorReport, ...]:
+    """Compare every key and tensor of `path` with what was planned and with the source.
+
+    Raises ModelFileError when anything differs by more than `RMSE_LIMITS`.
+    """
+    header = read_header(path)
+    _check_entries(path, header.metadata, entries)
+    _check_tensors(path, header, plan)
+    reports = []
+    for tensor in plan.tensors:
+        offset = header.tensors[tensor.spec.target].offset
+        reports.append(_compare(path, offset, tensor, load(tensor.spec)))
+        advance(tensor.num_bytes)
+    return tuple(reports)
+
+
+def compare_activations(path: Path, entries: Iterable[Entry], seed: int = 0) -> ActivationReport:
+    """Run one half-masked canvas through the file with int8 and with float32 activations."""
+    import edge
+
+    ids, masked = _half_masked_canvas({entry.key: entry.value for entry in entries}, seed)
+    logits = {}
+    for activations in ("f32", "int8"):
+        with edge.load(path, activations=activations) as model:
+            logits[activations] = model.logits(ids).astype(np.float64)
+    difference = np.abs(logits["int8"] - logits["f32"])
+    agreement = logits["int8"].argmax(axis=1) == logits["f32"].argmax(axis=1)
+    return ActivationReport(
+        canvas_length=len(ids),
+        num_masked=masked,
+        seed=seed,
+        max_abs_difference=float(difference.max()),
+        mean_abs_difference=float(difference.mean()),
+        mean_kl_nats=_mean_kl(logits["f32"], logits["int8"]),
+        top1_agreement=float(agreement.mean()),
+    )
+
+
+def _check_entries(path: Path, found: dict[str, Any], entries: Iterable[Entry]) -> None:
+    wanted = {entry.key: entry.stored() for entry in entries}
+    if wrong := sorted(wanted.keys() ^ found.keys()):
+        raise _fault(path, f"keys {', '.join(wrong)} are missing or too many")
+    for key, value in wanted.items():
+        same = np.array_equal(found[key], value)
+        if not same:
+            raise _fault(path, f"key {key} reads back as {str(found[key])[:60]}")
+
+
+def _check_tensors(path: Path, header: Header, plan: Plan) -> None:
+    wanted = [(t.spec.target, t.type, t.spec.shape, t.num_bytes) for t in plan.tensors]
+    found = [(t.name, t.type, tuple(t.shape), t.num_bytes) for t in header.tensors.values()]
+    for want, have in zip(wanted, found, strict=False):
+        if want != have:
+            raise _fault(path, f"tensor {have} reads back where {want} was written")
+    if len(wanted) != len(found):
+        raise _fault(path, f"{len(found)} tensors read back of {len(wanted)}")
+
+
+@dataclass
+class _Sums:
+    squared_error: float = 0.0
+    squared_peaks: float = 0.0
+    num_peaks: int = 0
+    largest_error: float = 0.0
+
+    def add(self, values: NDArray[np.float32], read: NDArray[np.float32], group: int) -> None:
+        error = np.abs(read.astype(np.float64) - values)
+        peaks = np.abs(values.reshape(-1, group)).max(axis=1).astype(np.float64)
+        self.squared_error += float((error * error).sum())
+        self.squared_peaks += float((peaks * peaks).sum())
+        self.num_peaks += len(peaks)
+        self.largest_error = max(self.largest_error, float(error.max()))
+
+
+def _compare(
+    path: Path, offset: int, tensor: PlannedTensor, values: NDArray[np.float32]
+) -> TensorReport:
+    values = values.reshape(-1, values.shape[-1])
+    rows, cols = values.shape
+    group_size, _ = LAYOUTS[tensor.type]
+    row_bytes = tensor.num_bytes // rows
+    step = max(1, _CHUNK_VALUES // cols)
+    sums = _Sums()
+    for first in range(0, rows, step):
+        part = values[first : first + step]
+        # read, not mapped: mapped pages would count as memory of this process
+        count = len(part) * row_bytes
+        stored = np.fromfile(path, np.uint8, count, offset=offset + first * row_bytes)
+        read = _native.dequantize(tensor.type, stored.reshape(len(part), row_bytes), cols)
+        sums.add(part, read, group_size)
+    rmse = math.sqrt(sums.squared_error / values.size)
+    limit = RMSE_LIMITS[tensor.type] * math.sqrt(sums.squared_peaks / sums.num_peaks)
+    if not rmse <= limit:
+        name = tensor.spec.target
+        raise _fault(path, f"tensor '{name}' differs from its source by {rmse:g} (limit {limit:g})")
+    return TensorReport(
+        name=tensor.spec.target,
+        source_name=tensor.spec.source,
+        type=tensor.type,
+        shape=tensor.spec.shape,
+        bytes=tensor.num_bytes,
+        rmse=rmse,
+        max_abs_error=sums.largest_error,
+    )
+
+
+def _half_masked_canvas(values: dict[str, Any], seed: int) -> tuple[NDArray[np.int32], int]:
+    arch = values[keys.ARCHITECTURE]
+    num_tokens = values.get(keys.NUM_TOKENS, values[keys.VOCAB_SIZE.format(arch=arch)])
+    longest = min(values[keys.CONTEXT_LENGTH.format(arch=arch)], _FORWARD_ROWS)
+    length = values.get(keys.CANVAS_LENGTH, longest)
+    random = np.random.default_rng(seed)
+    ids = random.integers(num_tokens, size=length, dtype=np.int32)
+    masked = random.permutation(length)[: (length + 1) // 2]
+    ids[masked] = values[keys.MASK_TOKEN_ID]
+    return ids, len(masked)
+
+
+def _mean_kl(reference: NDArray[np.float64], other: NDArray[np.float64]) -> float:
+    """Mean over rows of KL(reference || other) in nats, from logits `[rows, vocab]`."""
+    p, q = _log_softmax(reference), _log_softmax(other)
+    return float((np.exp(p) * (p - q)).sum(axis=1).mean())
+
+
+def _log_softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
+
+
+def _fault(path: Path, reason: str) -> ModelFileError:
+    return ModelFileError(path, None, f"the written file is wrong: {reason}", hint=_HINT)

@@ -1,0 +1,1 @@
+"""File formats the converter writes; one module each."""

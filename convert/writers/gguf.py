@@ -1,0 +1,118 @@
+"""Write a GGUF v3 file tensor by tensor: header first, then one tensor in memory at a time."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from gguf import GGMLQuantizationType, GGUFValueType, GGUFWriter
+from numpy.typing import NDArray
+
+from convert.metadata import Entry
+from convert.models.base import TensorSpec
+from convert.plan import ALIGNMENT, Plan, PlannedTensor
+from edge import _native
+from edge.errors import UnsupportedModelError
+from edge.formats import keys
+
+_VALUE_TYPES = {
+    "u32": (GGUFValueType.UINT32, None),
+    "f32": (GGUFValueType.FLOAT32, None),
+    "bool": (GGUFValueType.BOOL, None),
+    "string": (GGUFValueType.STRING, None),
+    "u32s": (GGUFValueType.ARRAY, GGUFValueType.UINT32),
+}
+# What a half-precision number can hold, times the largest stored factor of a group.
+_LARGEST = {"f16": 65504.0, "q8_0": 65504.0 * 127, "q4_0": 65504.0 * 8}
+
+Load = Callable[[TensorSpec], NDArray[np.float32]]
+
+
+def write_gguf(
+    path: Path,
+    entries: Iterable[Entry],
+    plan: Plan,
+    load: Load,
+    advance: Callable[[int], None],
+) -> None:
+    """Write the whole file to `path`; `advance` gets the bytes of each tensor written.
+
+    Raises OSError, and UnsupportedModelError for values that a type cannot hold.
+    """
+    with _opened(path, entries, plan) as writer:
+        for tensor in plan.tensors:
+            _write(writer, encoded(tensor, load(tensor.spec)))
+            advance(tensor.num_bytes)
+
+
+def encoded(tensor: PlannedTensor, values: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """`values` as the planned type, `[rows, row_bytes]`.
+
+    Raises UnsupportedModelError when they exceed what the type can hold.
+    """
+    largest = max(-float(values.min()), float(values.max()))
+    if largest > _LARGEST.get(tensor.type, np.inf):
+        raise UnsupportedModelError(
+            f"tensor '{tensor.spec.source}' holds {largest:g}, too large for {tensor.type}",
+            hint="convert with --type bf16 or f32",
+        )
+    stored: NDArray[np.uint8] = _native.quantize(tensor.type, values.reshape(-1, values.shape[-1]))
+    return stored
+
+
+@contextmanager
+def _opened(path: Path, entries: Iterable[Entry], plan: Plan) -> Iterator[GGUFWriter]:
+    """A writer whose header is written and whose data section is reserved on disk."""
+    by_key = {entry.key: entry for entry in entries}
+    writer = GGUFWriter(path, by_key.pop(keys.ARCHITECTURE).value)
+    for entry in by_key.values():
+        kind, element = _VALUE_TYPES[entry.kind]
+        writer.add_key_value(entry.key, entry.value, kind, element)
+    for tensor in plan.tensors:
+        writer.add_tensor_info(
+            tensor.spec.target,
+            tensor.spec.shape,
+            np.dtype(np.float32),
+            tensor.num_bytes,
+            GGMLQuantizationType[tensor.type.upper()],
+        )
+    try:
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_ti_data_to_file()
+        _reserve(path, plan.data_bytes)
+        yield writer
+    finally:
+        writer.close()
+
+
+def _reserve(path: Path, data_bytes: int) -> None:
+    """Learn of a full disk or a quota now, not after hours of work."""
+    if not hasattr(os, "posix_fallocate"):
+        return
+    descriptor = os.open(path, os.O_WRONLY)
+    try:
+        header_bytes = os.fstat(descriptor).st_size
+        padded_bytes = -(-header_bytes // ALIGNMENT) * ALIGNMENT
+        os.posix_fallocate(descriptor, 0, padded_bytes + data_bytes)
+    except OSError as error:
+        if error.errno not in {errno.EOPNOTSUPP, errno.EINVAL}:
+            error.filename = str(path)
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _write(writer: GGUFWriter, stored: NDArray[np.uint8]) -> None:
+    try:
+        writer.write_tensor_data(stored)
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        # numpy reports a short write without the system's reason
+        reason = f"the disk took a part of a tensor only ({error})"
+        raise OSError(errno.ENOSPC, reason, str(writer.path)) from None
