@@ -129,6 +129,7 @@ class Generation:
         confidence[rows.positions] = rows.confidence
         draft = Draft(
             step=self._tally.steps,
+            nfe=self._tally.forwards,
             block=block,
             num_blocks=len(self._plan.blocks),
             output_start=canvas.output_start,

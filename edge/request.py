@@ -123,10 +123,12 @@ def _make_canvas(prompt: Any, options: GenerateConfig, config: ModelConfig) -> C
 
 
 def _refuse_lengths(options: GenerateConfig, canvas_length: int | None) -> None:
-    for name in ("max_tokens", "block_length"):
+    named = {"max_tokens": "--tokens", "block_length": "--block-length"}
+    for name, option in named.items():
         if getattr(options, name) is not None:
             raise RequestError(
-                f"{name} is given, but this model refines one canvas of {canvas_length} tokens",
+                f"{name} ({option}) is given, but this model refines one canvas "
+                f"of {canvas_length} tokens",
                 hint="leave it out",
             )
 

@@ -63,11 +63,12 @@ class Result:
 class Draft:
     """The canvas after a denoising step; arrays are [canvas] and belong to the receiver.
 
-    ``ids`` hold mask tokens where nothing is committed, ``draft_ids`` the present guesses
-    there; ``confidence`` is NaN where this step did not look.
+    ``step`` and ``nfe`` count from 1. ``ids`` hold mask tokens where nothing is committed,
+    ``draft_ids`` the present guesses there; ``confidence`` is NaN where this step did not look.
     """
 
     step: int
+    nfe: int
     block: int
     num_blocks: int
     output_start: int

@@ -15,11 +15,12 @@ from typing import Any
 import click
 
 from edge.cli.options import json_option
-from edge.cli.output import mebibytes, print_object, print_rows
+from edge.cli.output import print_object, print_rows, size_in_words
 from edge.errors import NumericError
 from edge.exit_codes import verbose_option
 
 SELF_TEST_SECONDS = 120
+SELF_TEST_OPTIONS = ("--model", "sudoku", "--steps", "8", "--json")
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ def _solve(isa: str) -> dict[str, Any] | str:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("EDGE_")}
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "edge", "run", "--model", "sudoku", "--json", EXAMPLE],
+            [sys.executable, "-m", "edge", "run", *SELF_TEST_OPTIONS, EXAMPLE],
             env={**environment, "EDGE_ISA": isa},
             cwd=Path(edge.__file__).parents[1],  # -m looks there first: this very package
             stdin=subprocess.DEVNULL,
@@ -155,8 +156,8 @@ def _print(facts: dict[str, Any], tests: list[SelfTest]) -> None:
             "isa": f"{facts['isa']}{override} of {', '.join(facts['supported_isas'])}",
             "cores": f"{physical or 'unknown'} physical, {logical} logical",
             "threads": f"{facts['default_threads']} by default",
-            "memory": f"{mebibytes(facts['memory_total_bytes'])}, "
-            f"{mebibytes(facts['memory_available_bytes'])} available",
+            "memory": f"{size_in_words(facts['memory_total_bytes'])}, "
+            f"{size_in_words(facts['memory_available_bytes'])} available",
             "cache": f"{facts['cache_folder']}"
             + ("" if facts["cache_folder_exists"] else " (not there yet)"),
         }

@@ -98,7 +98,7 @@ class LiveCanvas:
 def _header(draft: Draft) -> Text:
     share = float(draft.committed[draft.output_start :].mean())
     block = f"  block {draft.block + 1}/{draft.num_blocks}" if draft.num_blocks > 1 else ""
-    return Text(f"step {draft.step}{block}  committed {share:.0%}")
+    return Text(f"step {draft.step}  NFE {draft.nfe}{block}  committed {share:.0%}")
 
 
 def picture(

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from edge.cli.options import json_option
-from edge.cli.output import mebibytes, print_object
+from edge.cli.output import print_object, size_in_words
 from edge.exit_codes import verbose_option
 
 
@@ -31,7 +31,9 @@ def command(json: bool) -> None:
         return
     for card in cards:
         default = ", the default" if card["default"] else ""
-        click.echo(f"{card['name']}  ({mebibytes(card['size_bytes'])}, {card['licence']}{default})")
+        click.echo(
+            f"{card['name']}  ({size_in_words(card['size_bytes'])}, {card['licence']}{default})"
+        )
         click.echo(f"    {card['purpose']}")
         click.echo(f"    {card['command']}")
 
@@ -47,7 +49,7 @@ def _cards() -> list[dict[str, Any]]:
             "purpose": card.purpose,
             "licence": card.licence,
             "default": card.default,
-            "command": f'edge run -m {card.name} "PROMPT"',
+            "command": f"edge run -m {card.name} {card.example}",
         }
         for card in EMBEDDED.values()
     ]

@@ -47,10 +47,14 @@ def stderr_can_redraw() -> bool:
     return sys.stderr is not None and sys.stderr.isatty() and not dumb
 
 
-def mebibytes(num_bytes: float) -> str:
+def size_in_words(num_bytes: float) -> str:
     """Write a size for people, e.g. ``4.7 MiB``."""
-    mib = num_bytes / 2**20
-    return f"{mib:.1f} MiB" if mib < 1024 else f"{mib / 1024:.1f} GiB"
+    size = num_bytes / 1024
+    for unit in ("KiB", "MiB"):
+        if size < 1024:
+            return f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} GiB"
 
 
 def _plain(value: object) -> object:

@@ -13,8 +13,8 @@ import click
 
 from edge.cli.options import json_option, model_option
 from edge.cli.output import (
-    mebibytes,
     print_object,
+    size_in_words,
     stderr_can_redraw,
     stdout_is_terminal,
     without_controls,
@@ -52,7 +52,10 @@ COUNT = click.IntRange(min=1)
 @click.option("--steps", type=COUNT, metavar="N", help="Denoising steps, all blocks together.")
 @click.option("--steps-per-block", type=COUNT, metavar="N", help="Denoising steps per block.")
 @click.option(
-    "--sampler", metavar="NAME", callback=known_sampler, help="Rule that picks what to commit."
+    "--sampler",
+    metavar="NAME",
+    callback=known_sampler,
+    help="Rule that picks what to commit, e.g. low_confidence_dynamic.",
 )
 @click.option(
     "--threshold", type=float, metavar="X", help="Confidence from which a sampler commits."
@@ -64,7 +67,7 @@ COUNT = click.IntRange(min=1)
 @click.option(
     "--seed", type=int, metavar="N", default=0, show_default=True, help="For temperatures above 0."
 )
-@click.option("--threads", type=COUNT, metavar="N", help="Default: one per physical big core.")
+@click.option("--threads", type=COUNT, metavar="N", help="Default: one per physical core.")
 @click.option(
     "--activations",
     type=click.Choice(["int8", "f32"]),
@@ -128,10 +131,10 @@ def _generate(
     events = model.stream(prompt, cancel=cancel, **options)
     written: list[str] = []
     with ctrl_c_sets(cancel), GenerationThread(events, cancel) as generation:
-        if _draws(live, json, model):
+        if model.tokenizer is not None and _draws(live, json, model):
             from edge.cli.live import LiveCanvas
 
-            with LiveCanvas(model) as canvas:
+            with LiveCanvas(model.tokenizer, model.task) as canvas:
                 generation.watch(show=canvas.show)
         else:
             generation.watch(write=None if json or model.task else _writer(written))
@@ -181,7 +184,7 @@ def _stats_line(stats: Stats) -> str:
     return (
         f"{stats.steps} steps, {stats.nfe} forwards, {stats.tokens} tokens, "
         f"{stats.elapsed_ms:.0f} ms, {stats.tokens_per_s:.0f} tokens/s, "
-        f"peak {mebibytes(stats.peak_rss_bytes)}"
+        f"peak {size_in_words(stats.peak_rss_bytes)}"
     )
 
 

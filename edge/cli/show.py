@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edge.cli.options import json_option, model_option
-from edge.cli.output import mebibytes, print_object, print_rows
+from edge.cli.output import print_object, print_rows, size_in_words
 from edge.exit_codes import verbose_option
 
 if TYPE_CHECKING:
@@ -70,13 +70,13 @@ def _rows(info: ModelInfo) -> dict[str, Any]:
 def _for_people(rows: dict[str, Any]) -> dict[str, object]:
     """Name the rows in words and write their values out."""
     types = ", ".join(
-        f"{name} {mebibytes(mix['num_bytes'])} in {mix['num_tensors']} tensors"
+        f"{name} {size_in_words(mix['num_bytes'])} in {mix['num_tensors']} tensors"
         for name, mix in rows["types"].items()
     )
     provenance = ", ".join(f"{key}: {value}" for key, value in rows["provenance"].items())
     written = {
         **rows,
-        "size_bytes": mebibytes(rows["size_bytes"]),
+        "size_bytes": size_in_words(rows["size_bytes"]),
         "num_parameters": f"{rows['num_parameters']:,}",
         "types": types,
         "provenance": provenance or "not recorded",
@@ -91,6 +91,8 @@ def _in_words(name: str) -> str:
 def _value_in_words(value: object) -> object:
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.6g}"
     if isinstance(value, (list, tuple)):
         return ", ".join(map(str, value)) or None
     return value

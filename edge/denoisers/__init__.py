@@ -13,6 +13,7 @@ class Card:
     name: str
     file_name: str
     purpose: str
+    example: str  # a prompt it answers
     licence: str
     sha256: str
     default: bool = False
@@ -25,6 +26,9 @@ EMBEDDED: dict[str, Card] = {
             name="sudoku",
             file_name="sudoku.gguf",
             purpose="fills in a Sudoku; the answer is checked by the rules",
+            example=(
+                ".15..2.7.....7.4..3..4...19..9.37...1...2.6.725......3..4..1...5.834976..61.58..4"
+            ),
             licence="Apache-2.0",
             sha256="2cfa659c6a287976a038227d22a4d8f5001171b16015c1ad64484b1aed9b0129",
             default=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from os import PathLike, fspath
 from typing import Any
@@ -42,7 +43,7 @@ def header_of(path: str, file: _native.ModelFile) -> Header:
 def _open(path: str | PathLike[str], map_tensors: bool) -> _native.ModelFile:
     name = fspath(path)
     try:
-        return _native.ModelFile(name, map_tensors)
+        return _native.ModelFile(os.fsencode(name), map_tensors)
     except _native.FileFault as fault:
         offset, reason = fault.args
         raise ModelFileError(name, offset, reason) from None

@@ -3,6 +3,7 @@
     python examples/bench/sudoku_solve_rate.py
     python examples/bench/sudoku_solve_rate.py --sampler low_confidence_dynamic --threshold 0.97
     python examples/bench/sudoku_solve_rate.py --checkpoint DIR --type f32 --type q8_0 --markdown
+    python examples/bench/sudoku_solve_rate.py --count 3000 --mix 164/84/52
 
 Solved means that all 81 cells equal the only solution. Every model is measured in a process of its
 own, so that its peak memory is its own.
@@ -37,7 +38,7 @@ class Plan:
 
     count: int
     seed: int
-    grade: str | None
+    mix: tuple[int, ...] | None  # of the grades, easiest first; None: as they come
     steps: tuple[str, ...]
     activations: str
     threads: int | None
@@ -45,8 +46,18 @@ class Plan:
     thresholds: tuple[float | None, ...]
 
     def puzzles(self) -> list[Puzzle]:
-        wanted = (p for p in puzzles(self.seed) if self.grade in (None, p.grade))
-        return list(islice(wanted, self.count))
+        if self.mix is None:
+            return list(islice(puzzles(self.seed), self.count))
+        wanted = zip(GRADES, self.mix, strict=True)
+        missing = {grade: round(self.count * part / sum(self.mix)) for grade, part in wanted}
+        chosen = []
+        for puzzle in puzzles(self.seed):
+            if not any(missing.values()):
+                break
+            if missing[puzzle.grade]:
+                missing[puzzle.grade] -= 1
+                chosen.append(puzzle)
+        return chosen
 
     def requests(self) -> Iterator[dict[str, Any]]:
         """The options of ``Model.generate`` of each row; what is not set is the file's default."""
@@ -184,6 +195,13 @@ def _steps(text: str) -> str:
     return text
 
 
+def _mix(text: str) -> tuple[int, ...]:
+    parts = tuple(int(part) for part in text.split("/"))
+    if len(parts) != len(GRADES) or min(parts) < 0 or not sum(parts):
+        raise ValueError(text)
+    return parts
+
+
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Sudoku solve rate by denoising steps.")
     add = parser.add_argument
@@ -193,7 +211,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--steps", action="append", type=_steps, help="a number or 'all'; repeatable")
     add("--count", type=int, default=300, help="number of puzzles (default 300)")
     add("--seed", type=int, default=0, help="of the puzzles (default 0)")
-    add("--grade", choices=GRADES, help="only puzzles of this grade")
+    add("--mix", type=_mix, help="shares of easy/medium/hard, e.g. 164/84/52 (default: as drawn)")
     add("--activations", choices=("int8", "f32"), default="int8", help="default int8")
     add("--threads", type=int, help="default: the library's")
     add("--sampler", help="default: the file's; with one, --steps is 'all' unless given")
@@ -215,7 +233,7 @@ def _plan(arguments: argparse.Namespace) -> Plan:
     return Plan(
         count=arguments.count,
         seed=arguments.seed,
-        grade=arguments.grade,
+        mix=arguments.mix,
         steps=tuple(arguments.steps),
         activations=arguments.activations,
         threads=arguments.threads,

@@ -1,0 +1,27 @@
+# Thin names for the commands of CONTRIBUTING.md; no logic lives here.
+.PHONY: setup test lint native sanitize
+
+setup:
+	python3 -m venv .venv
+	.venv/bin/pip install --upgrade pip "scikit-build-core>=1.1" "pybind11>=3.1" ninja
+	.venv/bin/pip install --no-build-isolation -e '.[dev]'
+
+test:
+	pytest
+
+lint:
+	ruff check
+	ruff format --check
+	mypy
+	stubtest edge._native --allowlist tests/stubtest_allowlist.txt
+	git ls-files '*.h' '*.cpp' | xargs clang-format --dry-run --Werror
+
+native:
+	cmake --preset native
+	cmake --build --preset native
+	ctest --preset native
+
+sanitize:
+	cmake --preset sanitize
+	cmake --build --preset sanitize
+	ctest --preset sanitize

@@ -1,0 +1,69 @@
+"""Every example runs as its own header says and prints what it promises."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "examples"
+SOLUTION = "415692378892173456376485219649837125183524697257916843934761582528349761761258934"
+
+
+def run(*command: str | Path) -> str:
+    """Run a command with this environment's scripts first on the path; return its stdout."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        command, env={**os.environ, "PATH": path}, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_generate_shows_that_more_steps_help() -> None:
+    lines = run(sys.executable, EXAMPLES / "01_generate.py").splitlines()
+    assert lines[0].endswith("not solved")
+    assert lines[-1] == f" 47 steps: {SOLUTION} solved"
+
+
+def test_watching_shows_every_step_and_the_verdict() -> None:
+    output = run(sys.executable, EXAMPLES / "02_watch_refinement.py")
+    assert [line for line in output.splitlines() if line.startswith("step")] == [
+        f"step {step}, {cells} cells open" for step, cells in enumerate((39, 31, 23, 15, 7, 0), 1)
+    ]
+    assert "(" in output
+    assert output.endswith("VERIFIED\n")
+
+
+def test_an_app_shares_refuses_and_cancels() -> None:
+    lines = run(sys.executable, EXAMPLES / "04_embed_in_app.py").splitlines()
+    assert lines[:3] == [f"complete: {SOLUTION}"] * 3
+    assert lines[3] == "refused: the puzzle has no solution: row 1 holds 5 twice"
+    assert lines[4].startswith("cancelled: ")
+
+
+def test_converting_ends_with_the_answer(tmp_path: Path) -> None:
+    out = tmp_path / "sudoku.gguf"
+    output = run("sh", EXAMPLES / "05_convert.sh", ROOT / "tests/golden/sudoku", out)
+    assert output.endswith(f"{SOLUTION}\n")
+    assert out.exists()
+    assert out.with_suffix(".gguf.json").exists()
+
+
+def test_the_picture_is_what_its_command_draws(tmp_path: Path) -> None:
+    run(sys.executable, EXAMPLES / "bench/denoise_picture.py", tmp_path / "denoise.svg")
+    drawn = (tmp_path / "denoise.svg").read_text(encoding="utf-8")
+    assert (
+        drawn.count("step")
+        == (EXAMPLES / "denoise.svg").read_text(encoding="utf-8").count("step")
+        >= 4
+    )
+
+
+@pytest.mark.parametrize("name", ["01_generate.py", "02_watch_refinement.py", "04_embed_in_app.py"])
+def test_examples_stay_short(name: str) -> None:
+    assert len((EXAMPLES / name).read_text(encoding="utf-8").splitlines()) < 60
