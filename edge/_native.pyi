@@ -52,6 +52,8 @@ class HeadOptions:
         temperature: float = 0.0,
         seed: int = 0,
         draw: int = 0,
+        top_k: int = 0,
+        top_p: float = 1.0,
     ) -> None: ...
 
 class KvCache:
@@ -102,6 +104,8 @@ class DenoiserShape:
         rms_norm_eps: float,
         rope_theta: float,
         rope_pairs: str,
+        qkv_bias: bool = False,
+        qk_norm: bool = False,
     ) -> None: ...
 
 class Denoiser:
@@ -124,6 +128,8 @@ class Denoiser:
         store: bool = False,
         mask: AttentionMask = ...,
         head: HeadOptions = ...,
+        guidance_ids: NDArray[np.int32] = ...,
+        guidance_scale: float = 0.0,
         cancel: CancelFlag | None = None,
         deadline_ns: int = 0,
     ) -> StepOutput: ...

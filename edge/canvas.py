@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +24,39 @@ class RowStats:
     entropy: NDArray[np.float32]
 
 
+    def take(self, entries: NDArray[np.intp], positions: NDArray[np.int32]) -> RowStats:
+        """Some entries, in that order, as the view of other positions."""
+        return RowStats(
+            positions,
+            self.tokens[entries],
+            self.confidence[entries],
+            self.margin[entries],
+            self.entropy[entries],
+        )
+
+
+@dataclass(frozen=True)
+class Block:
+    """Positions ``start`` to before ``stop`` of the answer, decoded together.
+
+    ``origin`` is where the model's own block begins: before ``start`` when it begins with the
+    end of the prompt. ``whole`` says that the model's block ends at ``stop``, too, not later.
+    """
+
+    start: int
+    stop: int
+    origin: int
+    whole: bool
+
+    def parts(self, length: int | None) -> list[tuple[int, int]]:
+        """(start, stop) of sub-blocks of ``length`` counted from ``origin``; None: one part."""
+        if length is None:
+            return [(self.start, self.stop)]
+        borders = range(self.origin, self.stop, length)
+        parts = [(max(b, self.start), min(b + length, self.stop)) for b in borders]
+        return [(start, stop) for start, stop in parts if start < stop]
+
+
 class Canvas:
     """Ids [length] with a committed flag each; committed positions never change again.
 
@@ -41,6 +73,7 @@ class Canvas:
     ) -> None:
         self.ids = ids
         self.committed = committed
+        self._given = committed.copy()
         self.output_start = output_start
         self.mask_token_id = mask_token_id
 
@@ -58,6 +91,10 @@ class Canvas:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def without_prompt(self) -> NDArray[np.int32]:
+        """The ids with all that was given masked: what classifier-free guidance steers away from."""
+        return np.where(self._given, np.int32(self.mask_token_id), self.ids)
 
     def holes(self, start: int = 0, stop: int | None = None) -> NDArray[np.int32]:
         """Uncommitted positions from ``start`` to before ``stop``, ascending."""
@@ -90,7 +127,17 @@ class Canvas:
         return self.ids[self.output_start : stop]
 
 
-def blocks_of(canvas: Canvas, block_length: int) -> list[tuple[int, int]]:
-    """(start, stop) of the answer's blocks, counted from its start; the last may be shorter."""
-    starts: Sequence[int] = range(canvas.output_start, len(canvas), block_length)
-    return [(start, min(start + block_length, len(canvas))) for start in starts]
+def blocks_of(canvas: Canvas, block_length: int, origin: int) -> list[Block]:
+    """The answer's blocks, whose borders are ``block_length`` apart and go through ``origin``.
+
+    The first may begin inside the model's block, the last may end inside it.
+    """
+    blocks = []
+    start = canvas.output_start
+    while start < len(canvas):
+        inside = (start - origin) % block_length
+        end = start - inside + block_length
+        stop = min(end, len(canvas))
+        blocks.append(Block(start, stop, start - inside, whole=stop == end))
+        start = stop
+    return blocks

@@ -15,12 +15,36 @@ from edge.errors import ModelFileError, UnsupportedModelError
 from edge.formats import keys
 from edge.formats.gguf_file import Header
 
-# q and k rows of a public llada file are permuted for rope on adjacent pairs; half-split otherwise.
-ROPE_PAIRS = {"llada": "adjacent", "edge-llama": "halves"}
+
+@dataclass(frozen=True)
+class Family:
+    """What an architecture name implies: a row of switches.
+
+    A public llada file has the rows of q and k permuted for rope on adjacent pairs. ``shifts``
+    is what a file without ``diffusion.shift_logits`` means, as in llama.cpp.
+    """
+
+    rope_pairs: str = "halves"
+    qkv_bias: bool = False
+    qk_norm: bool = False
+    shifts: bool = False
+
+
+ARCHITECTURES = {
+    "llada": Family(rope_pairs="adjacent"),
+    "dream": Family(qkv_bias=True, shifts=True),
+    "edge-llama": Family(),
+    "edge-qwen2": Family(qkv_bias=True),
+    "edge-qwen3": Family(qk_norm=True),
+}
 
 DEFAULT_BLOCK_LENGTH = 32
 DEFAULT_SAMPLER = "low_confidence_static"
 DEFAULT_THRESHOLD = 0.9
+DEFAULT_FACTOR = 1.0
+DEFAULT_ENTROPY_BOUND = 0.1
+DEFAULT_RANK = "confidence"
+RANKS = ("confidence", "margin", "entropy", "random")
 
 _MAX_SIZE = 1 << 28  # of any dimension; also the native engine's bound
 _NO_SUCH_KEY = object()
@@ -42,20 +66,34 @@ class DenoiserConfig:
     rms_norm_eps: float
     rope_theta: float
     rope_pairs: str
+    qkv_bias: bool
+    qk_norm: bool
 
 
 @dataclass(frozen=True)
 class DiffusionConfig:
-    """How the denoiser was trained to be used, and the file's defaults for doing so."""
+    """How the denoiser was trained to be used, and the file's defaults for doing so.
+
+    ``attention`` says what committed text sees: ``full`` everything, ``block`` its own and
+    earlier blocks, ``causal_context`` itself and what stands before it. Blocks are aligned to
+    position 0 (``absolute``) or to the end of the prompt (``prompt_end``). With
+    ``shift_logits`` row i - 1 predicts position i.
+    """
 
     noise: str
     attention: str
     canvas: str
     canvas_length: int | None
     block_length: int
+    block_align: str
+    sub_block_length: int | None
+    shift_logits: bool
     sampler: str
     steps_per_block: int | None
     threshold: float
+    factor: float
+    entropy_bound: float
+    rank: str
     mask_token_id: int
     eos_ids: tuple[int, ...]
 
@@ -63,6 +101,16 @@ class DiffusionConfig:
     def in_place(self) -> bool:
         """The prompt is the canvas: its mask tokens are the holes, nothing is appended."""
         return self.canvas == "in_place"
+
+    @property
+    def caches(self) -> bool:
+        """Committed blocks see nothing later, so their keys and values can be kept exactly."""
+        return self.attention != "full"
+
+    @property
+    def carries(self) -> bool:
+        """The forward that stores a block also predicts the first token of the next."""
+        return self.caches and (self.shift_logits or self.attention == "causal_context")
 
 
 @dataclass(frozen=True)
@@ -101,17 +149,24 @@ class _Keys:
     def __init__(self, header: Header) -> None:
         self._path = header.path
         self._metadata: Mapping[str, Any] = header.metadata
+        self._tensors = header.tensors
         self.architecture = self._one_of_known_architectures()
+        self.family = ARCHITECTURES[self.architecture]
 
     def _one_of_known_architectures(self) -> str:
         architecture: str = self.text(keys.ARCHITECTURE)
-        if architecture not in ROPE_PAIRS:
+        if architecture not in ARCHITECTURES:
             raise UnsupportedModelError(
                 f"the file holds a model of architecture {architecture!r}",
                 path=self._path,
-                hint=f"this version runs {', '.join(sorted(ROPE_PAIRS))}",
+                hint=f"this version runs {', '.join(sorted(ARCHITECTURES))}",
             )
         return architecture
+
+    def embedding_rows(self) -> object:
+        """Rows of the embedding, which public files may leave to the tensor to say."""
+        embedding = self._tensors.get("token_embd.weight")
+        return _NO_SUCH_KEY if embedding is None else embedding.shape[0]
 
     def fail(self, key: str, problem: str) -> ModelFileError:
         return ModelFileError(self._path, None, f"key '{self._name(key)}' {problem}")
@@ -192,34 +247,42 @@ def _read_denoiser(reader: _Keys) -> DenoiserConfig:
         num_kv_heads=num_kv_heads,
         head_dim=head_dim,
         feed_forward_size=reader.integer(keys.FEED_FORWARD_SIZE),
-        vocab_size=reader.integer(keys.VOCAB_SIZE),
+        vocab_size=reader.integer(keys.VOCAB_SIZE, default=reader.embedding_rows()),
         context_length=reader.integer(keys.CONTEXT_LENGTH),
         rms_norm_eps=reader.positive(keys.RMS_NORM_EPS, high=1.0),
         rope_theta=reader.positive(keys.ROPE_THETA, default=10000.0),
-        rope_pairs=ROPE_PAIRS[reader.architecture],
+        rope_pairs=reader.family.rope_pairs,
+        qkv_bias=reader.family.qkv_bias,
+        qk_norm=reader.family.qk_norm,
     )
 
 
 def _read_diffusion(reader: _Keys, denoiser: DenoiserConfig) -> DiffusionConfig:
     canvas = _choice(reader, keys.CANVAS, "append", ("append", "in_place"))
-    _choice(reader, keys.NOISE, "mask", ("mask",))
-    _choice(reader, keys.ATTENTION, "full", ("full",))
-    if reader.boolean(keys.SHIFT_LOGITS, default=False):
-        raise reader.unsupported(
-            keys.SHIFT_LOGITS, True, "only models whose row i predicts token i"
-        )
+    attention = _choice(reader, keys.ATTENTION, "full", ("full", "block", "causal_context"))
     canvas_length = None
     if canvas == "in_place":
+        if attention != "full":
+            raise reader.unsupported(keys.ATTENTION, attention, "full attention on such a canvas")
         canvas_length = reader.integer(keys.CANVAS_LENGTH, high=denoiser.context_length)
+    block_length = reader.integer(keys.BLOCK_LENGTH, default=DEFAULT_BLOCK_LENGTH)
     return DiffusionConfig(
-        noise="mask",
-        attention="full",
+        noise=_choice(reader, keys.NOISE, "mask", ("mask",)),
+        attention=attention,
         canvas=canvas,
         canvas_length=canvas_length,
-        block_length=reader.integer(keys.BLOCK_LENGTH, default=DEFAULT_BLOCK_LENGTH),
+        block_length=block_length,
+        block_align=_choice(
+            reader, keys.BLOCK_ALIGN, "prompt_end", ("prompt_end", "absolute")
+        ),
+        sub_block_length=_optional_integer(reader, keys.SUB_BLOCK_LENGTH, high=block_length),
+        shift_logits=reader.boolean(keys.SHIFT_LOGITS, default=reader.family.shifts),
         sampler=reader.text(keys.SAMPLER, default=DEFAULT_SAMPLER),
         steps_per_block=_optional_integer(reader, keys.STEPS_PER_BLOCK),
         threshold=reader.positive(keys.THRESHOLD, default=DEFAULT_THRESHOLD, high=1.0),
+        factor=reader.positive(keys.FACTOR, default=DEFAULT_FACTOR),
+        entropy_bound=reader.positive(keys.ENTROPY_BOUND, default=DEFAULT_ENTROPY_BOUND),
+        rank=_choice(reader, keys.RANK, DEFAULT_RANK, RANKS),
         mask_token_id=reader.integer(keys.MASK_TOKEN_ID, low=0, high=denoiser.vocab_size - 1),
         eos_ids=_read_eos_ids(reader, denoiser.vocab_size),
     )
@@ -232,9 +295,9 @@ def _choice(reader: _Keys, key: str, default: str, supported: tuple[str, ...]) -
     return value
 
 
-def _optional_integer(reader: _Keys, key: str) -> int | None:
-    # 0 cannot be a number of steps, so it can stand for "not given".
-    return reader.integer(key, default=0, low=0) or None
+def _optional_integer(reader: _Keys, key: str, high: int = _MAX_SIZE) -> int | None:
+    # 0 is no number of steps and no length, so it can stand for "not given".
+    return reader.integer(key, default=0, low=0, high=high) or None
 
 
 def _read_eos_ids(reader: _Keys, vocab_size: int) -> tuple[int, ...]:

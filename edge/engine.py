@@ -2,60 +2,168 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 import numpy as np
 from numpy.typing import NDArray
 
 from edge._native import CancelFlag
-from edge.backends.base import Backend, StepRequest
-from edge.canvas import Canvas, RowStats
+from edge.backends.base import Backend, Cache, Draws, Mask, StepRequest
+from edge.canvas import Block, Canvas, RowStats
 from edge.config import ModelConfig
+
+_NO_ROWS = np.empty(0, np.int32)
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """What a request wants of its candidates, the same for all its forwards.
+
+    With ``mask_is_a_token`` nothing is forbidden, as in the published loops.
+    """
+
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    seed: int = 0
+    forbid_eos: bool = False
+    mask_is_a_token: bool = False
 
 
 class Engine:
-    """A model ready for forwards.
-
-    Under full attention every row sees every other, so nothing computed before a token changed
-    is exact afterwards: each forward computes the whole canvas, and only the head is spared
-    the rows nobody asks about.
-    """
+    """A model ready for requests."""
 
     cache = "exact"
 
     def __init__(self, backend: Backend, config: ModelConfig) -> None:
         self.backend = backend
-        self._config = config
+        self.config = config
 
-    def denoise(
+    def open(
         self,
         canvas: Canvas,
-        positions: NDArray[np.int32],
+        candidates: Candidates,
         *,
-        draw: int,
-        seed: int = 0,
-        temperature: float = 0.0,
-        mask_is_a_token: bool = False,
+        guidance_scale: float = 0.0,
         cancel: CancelFlag | None = None,
-    ) -> RowStats | None:
-        """Return statistics of ``positions`` [rows]; None when cancelled.
+    ) -> Session:
+        """Begin a request on a canvas."""
+        return Session(self, canvas, self._draws(candidates), guidance_scale, cancel)
 
-        Neither the mask token nor a padding row of the embedding is ever a candidate, unless
-        ``mask_is_a_token``.
-        """
-        diffusion = self._config.diffusion
-        num_rows = self._config.denoiser.vocab_size
-        request = StepRequest(
-            ids=canvas.ids,
-            positions=np.arange(len(canvas), dtype=np.int32),
-            head_rows=positions,
-            num_choices=num_rows if mask_is_a_token else self._config.num_tokens,
-            forbidden=[] if mask_is_a_token else [diffusion.mask_token_id],
-            temperature=temperature,
-            seed=seed,
-            draw=draw,
-            cancel=cancel,
-        )
-        return self.backend.forward(request)
-
-    def logits(self, ids: NDArray[np.int32]) -> NDArray[np.float32]:
+    def logits(self, ids: NDArray[np.int32], context_length: int) -> NDArray[np.float32]:
         """Return float32 [ids, vocab] of one forward; row i belongs to position i."""
-        return self.backend.logits(ids)
+        return self.backend.logits(ids, self.mask(context_length))
+
+    def mask(self, context_length: int) -> Mask:
+        """The model's own attention for a text whose first ``context_length`` ids are given."""
+        diffusion = self.config.diffusion
+        if diffusion.attention == "block":
+            origin = context_length if diffusion.block_align == "prompt_end" else 0
+            return Mask("block", diffusion.block_length, origin)
+        if diffusion.attention == "causal_context":
+            return Mask("causal_context", origin=context_length)
+        return Mask()
+
+    def _draws(self, candidates: Candidates) -> Draws:
+        diffusion = self.config.diffusion
+        forbidden = (diffusion.mask_token_id, *(diffusion.eos_ids * candidates.forbid_eos))
+        plain = candidates.mask_is_a_token
+        return Draws(
+            num_choices=self.config.denoiser.vocab_size if plain else self.config.num_tokens,
+            forbidden=() if plain else forbidden,
+            temperature=candidates.temperature,
+            top_k=candidates.top_k,
+            top_p=candidates.top_p,
+            seed=candidates.seed,
+        )
+
+
+class Session:
+    """The forwards of one request.
+
+    Under full attention every row sees every other, so nothing computed before a token changed
+    is exact afterwards: each forward computes the whole canvas, and only the head is spared the
+    rows nobody asks about. Otherwise committed blocks see nothing later; ``prefill`` and
+    ``store`` keep their keys and values, and a forward computes one block.
+
+    Each method returns None when it was cancelled, which leaves the cache as it was.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        canvas: Canvas,
+        draws: Draws,
+        guidance_scale: float,
+        cancel: CancelFlag | None,
+    ) -> None:
+        self._backend = engine.backend
+        self._diffusion = engine.config.diffusion
+        self._mask_of_prompt = engine.mask(canvas.output_start)
+        self._canvas = canvas
+        self._draws = draws
+        self._guidance_scale = guidance_scale
+        self._cancel = cancel
+        self._cache: Cache | None = None
+        if self._diffusion.caches:
+            self._cache = self._backend.new_cache(len(canvas))
+        self.forwards = 0
+
+    def prefill(self, stop: int) -> RowStats | None:
+        """Store the prompt's positions before ``stop``; rows as ``store`` returns them."""
+        mask = self._mask_of_prompt
+        if mask.kind == "causal_context":
+            mask = Mask("causal")
+        return self._store(0, stop, mask)
+
+    def store(self, block: Block) -> RowStats | None:
+        """Store a finished block.
+
+        For a model that carries a row over, return the statistics of the position after the
+        block, otherwise of none.
+        """
+        causal = self._diffusion.attention == "causal_context"
+        return self._store(block.origin, block.stop, Mask("causal" if causal else "full"))
+
+    def denoise(self, block: Block, positions: NDArray[np.int32]) -> RowStats | None:
+        """Return statistics of ``positions`` [rows] of a block."""
+        start, stop = (block.origin, block.stop) if self._cache else (0, len(self._canvas))
+        # Row i - 1 predicts position i where the model shifts, except at the very beginning.
+        shift = int(self._diffusion.shift_logits)
+        wanted = np.maximum(positions - shift, start) - start
+        head_rows, entry_of = np.unique(wanted, return_inverse=True)
+        rows = self._forward(start, stop, head_rows.astype(np.int32), guided=True)
+        return None if rows is None else rows.take(entry_of, positions)
+
+    def _store(self, start: int, stop: int, mask: Mask) -> RowStats | None:
+        # A prompt that ends inside a block needs nobody to predict its own tokens.
+        carries = self._diffusion.carries and not self._canvas.committed[stop : stop + 1].all()
+        last = np.array([stop - start - 1], np.int32) if carries else _NO_ROWS
+        rows = self._forward(start, stop, last, mask=mask, store=True)
+        return None if rows is None else replace(rows, positions=rows.positions + 1)
+
+    def _forward(
+        self,
+        start: int,
+        stop: int,
+        head_rows: NDArray[np.int32],
+        *,
+        mask: Mask | None = None,
+        store: bool = False,
+        guided: bool = False,
+    ) -> RowStats | None:
+        guided = guided and self._guidance_scale > 0
+        request = StepRequest(
+            ids=self._canvas.ids[start:stop],
+            positions=np.arange(start, stop, dtype=np.int32),
+            head_rows=head_rows,
+            draws=replace(self._draws, number=self.forwards),
+            mask=mask or Mask(),
+            cache=self._cache,
+            store=store,
+            guidance_ids=self._canvas.without_prompt()[start:stop] if guided else None,
+            guidance_scale=self._guidance_scale,
+            cancel=self._cancel,
+        )
+        self.forwards += 1 + guided
+        return self._backend.forward(request)

@@ -5,16 +5,16 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from collections.abc import Generator, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.canvas import RowStats
-from edge.config import ModelConfig
-from edge.engine import Engine
-from edge.request import Plan
+from edge.canvas import Block, RowStats
+from edge.engine import Candidates, Engine, Session
+from edge.request import Part, Plan
 from edge.result import Commit, Done, Draft, Result, Stats
 from edge.samplers.base import BlockProgress, with_progress_floor
 from edge.tokenizer import TextStream, Tokenizer
@@ -25,8 +25,8 @@ class _Tally:
     """Counts of a request so far; times in ns of the monotonic clock."""
 
     started_ns: int
-    forwards: int = 0
     steps: int = 0
+    prefill_ns: int = 0
     denoise_ns: int = 0
     first_text_ns: int | None = None
     forced_tokens: int = 0
@@ -37,88 +37,163 @@ class Generation:
     """One request from its plan to its result."""
 
     def __init__(
-        self,
-        engine: Engine,
-        config: ModelConfig,
-        tokenizer: Tokenizer | None,
-        plan: Plan,
-        started_ns: int,
+        self, engine: Engine, tokenizer: Tokenizer | None, plan: Plan, started_ns: int
     ) -> None:
         self._engine = engine
-        self._diffusion = config.diffusion
+        self._diffusion = engine.config.diffusion
         self._tokenizer = tokenizer
         self._plan = plan
         self._canvas = plan.canvas
         self._options = plan.options
+        self._session = self._open_session()
         self._tally = _Tally(started_ns)
         self._stream = TextStream(tokenizer)
 
     def run(self) -> Iterator[Draft | Commit | Done]:
         """Yield a Draft per step, a Commit whenever the answer's beginning grows, then Done."""
-        status = "complete"
-        for block in range(len(self._plan.blocks)):
-            status = yield from self._run_block(block)
-            if status != "complete":
-                break
+        status = yield from self._run_blocks()
         answer = self._answer(status)
         yield from self._commit_event(answer, at_end=True)
         yield Done(self._result(answer, status))
 
-    def _run_block(self, block: int) -> Generator[Draft | Commit, None, str]:
-        start, stop = self._plan.blocks[block]
-        num_holes = len(self._canvas.holes(start, stop))
-        for step in range(self._num_iterations(block, num_holes)):
-            holes = self._canvas.holes(start, stop)
+    def _open_session(self) -> Session:
+        options = self._options
+        candidates = Candidates(
+            temperature=options.temperature,
+            top_k=options.top_k or 0,
+            top_p=options.top_p or 1.0,
+            seed=options.seed,
+            forbid_eos=options.eos == "forbid",
+            mask_is_a_token=options.reference,
+        )
+        return self._engine.open(
+            self._canvas, candidates, guidance_scale=options.guidance, cancel=options.cancel
+        )
+
+    def _run_blocks(self) -> Generator[Draft | Commit, None, str]:
+        blocks = self._plan.blocks
+        carried = None
+        prompt_end = blocks[0].origin
+        if self._diffusion.caches and prompt_end > 0:
+            carried = self._forward(partial(self._session.prefill, prompt_end), prefill=True)
+            if carried is None:
+                return "cancelled"
+        for index, block in enumerate(blocks):
+            if carried is not None:
+                self._commit_carried(carried)
+            status = yield from self._run_block(index)
+            if status != "complete":
+                return status
+            if self._stores(index, block):
+                carried = self._forward(partial(self._session.store, block))
+                if carried is None:
+                    return "cancelled"
+        return "complete"
+
+    def _stores(self, index: int, block: Block) -> bool:
+        """The last block's keys and values serve nobody, but the published loops store it."""
+        if not self._diffusion.caches:
+            return False
+        return index + 1 < len(self._plan.blocks) or (self._options.reference and block.whole)
+
+    def _run_block(self, index: int) -> Generator[Draft | Commit, None, str]:
+        yield from self._commit_event(self._canvas.committed_prefix())
+        for part in self._plan.parts[index]:
+            if self._ends_early():
+                return "eos"
+            status = yield from self._run_part(index, part)
+            if status != "complete":
+                return status
+        return "eos" if self._ends_after_block() else "complete"
+
+    def _run_part(self, index: int, part: Part) -> Generator[Draft | Commit, None, str]:
+        block = self._plan.blocks[index]
+        num_holes = len(self._canvas.holes(part.start, part.stop))
+        for step in range(self._num_iterations(part, num_holes)):
+            holes = self._canvas.holes(part.start, part.stop)
             if not len(holes) and not self._runs_all_steps:
                 break
-            rows = self._forward(holes)
+            rows = self._forward(partial(self._session.denoise, block, holes))
             if rows is None:
                 return "cancelled"
-            progress = BlockProgress(
-                step, self._plan.steps_of_block[block], num_holes, num_holes - len(holes)
-            )
-            self._commit(rows, progress)
-            yield self._draft(block, rows)
+            self._commit(rows, self._progress(part, step, num_holes, num_holes - len(holes)))
+            yield self._draft(index, rows)
             yield from self._commit_event(self._canvas.committed_prefix())
-            if self._eos_index() is not None:
+            if self._ends_early():
                 return "eos"
         return "complete"
 
+    def _progress(self, part: Part, step: int, num_holes: int, num_filled: int) -> BlockProgress:
+        """Published loops of block models count a ragged first block as a whole one."""
+        reference = self._options.reference and self._diffusion.caches
+        size = part.stop - part.start if not reference else self._published_length(part)
+        return BlockProgress(
+            step=step,
+            num_steps=part.steps,
+            num_holes=size if reference else num_holes,
+            num_committed=num_filled,
+            keeps_share=reference and self._diffusion.sub_block_length is None,
+        )
+
+    def _published_length(self, part: Part) -> int:
+        whole_block = self._diffusion.sub_block_length is None
+        return self._diffusion.block_length if whole_block else part.stop - part.start
+
     @property
     def _runs_all_steps(self) -> bool:
-        return self._options.reference and self._plan.sampler.reference_runs_all_steps
+        published = self._options.reference and not self._diffusion.caches
+        return published and self._plan.sampler.reference_runs_all_steps
 
-    def _num_iterations(self, block: int, num_holes: int) -> int:
-        """Every step commits at least one hole, so a block needs no more than it has holes."""
-        return self._plan.steps_of_block[block] if self._runs_all_steps else num_holes
+    def _num_iterations(self, part: Part, num_holes: int) -> int:
+        """Every step commits at least one hole, so a part needs no more than it has holes."""
+        return part.steps if self._runs_all_steps else num_holes
 
-    def _forward(self, holes: NDArray[np.int32]) -> RowStats | None:
+    def _forward(
+        self, forward: Callable[[], RowStats | None], *, prefill: bool = False
+    ) -> RowStats | None:
         begin = time.monotonic_ns()
-        rows = self._engine.denoise(
-            self._canvas,
-            holes,
-            draw=self._tally.forwards,
-            seed=self._options.seed,
-            temperature=self._options.temperature,
-            mask_is_a_token=self._runs_all_steps,
-            cancel=self._options.cancel,
-        )
-        self._tally.denoise_ns += time.monotonic_ns() - begin
-        self._tally.forwards += 1
+        rows = forward()
+        spent = time.monotonic_ns() - begin
+        if prefill:
+            self._tally.prefill_ns += spent
+        else:
+            self._tally.denoise_ns += spent
         return rows
 
     def _commit(self, rows: RowStats, progress: BlockProgress) -> None:
         sampler = self._plan.sampler
-        chosen = sampler.choose(rows, progress)
+        ranked = self._with_late_eos(rows)
+        chosen = sampler.choose(ranked, progress)
         if not self._options.reference:
             ruled = len(chosen)
-            chosen = with_progress_floor(chosen, sampler.rank(rows), progress)
+            chosen = with_progress_floor(chosen, sampler.rank(ranked), progress)
             self._tally.forced_tokens += len(chosen) - ruled
-        self._canvas.commit(
-            rows.positions[chosen], rows.tokens[chosen], mask_is_a_token=self._runs_all_steps
-        )
+        self._give(rows, chosen)
         self._tally.steps += 1
+
+    def _commit_carried(self, rows: RowStats) -> None:
+        """The token after a stored block; an empty one when the model carries none over."""
+        self._give(rows, np.arange(len(rows.positions)))
+
+    def _give(self, rows: RowStats, chosen: NDArray[np.intp]) -> None:
+        self._canvas.commit(
+            rows.positions[chosen],
+            rows.tokens[chosen],
+            mask_is_a_token=self._options.reference,
+        )
         self._tally.confidences.extend(rows.confidence[chosen].tolist())
+
+    def _with_late_eos(self, rows: RowStats) -> RowStats:
+        """LLaDA's second rule against early ends: an end token is the least sure of all."""
+        if self._options.eos != "late":
+            return rows
+        ends = np.isin(rows.tokens, self._diffusion.eos_ids)
+        return replace(
+            rows,
+            confidence=np.where(ends, np.float32(0), rows.confidence),
+            margin=np.where(ends, np.float32(-1), rows.margin),
+            entropy=np.where(ends, np.float32(np.inf), rows.entropy),
+        )
 
     def _draft(self, block: int, rows: RowStats) -> Draft:
         canvas = self._canvas
@@ -129,7 +204,7 @@ class Generation:
         confidence[rows.positions] = rows.confidence
         draft = Draft(
             step=self._tally.steps,
-            nfe=self._tally.forwards,
+            nfe=self._session.forwards,
             block=block,
             num_blocks=len(self._plan.blocks),
             output_start=canvas.output_start,
@@ -152,18 +227,34 @@ class Generation:
 
     def _eos_index(self) -> int | None:
         """Index of the first end token in the answer's committed beginning."""
-        if self._options.reference or not self._diffusion.eos_ids:
+        if not self._diffusion.eos_ids or self._options.eos == "forbid":
             return None
         hits = np.flatnonzero(np.isin(self._canvas.committed_prefix(), self._diffusion.eos_ids))
         return int(hits[0]) if len(hits) else None
 
+    def _ends_early(self) -> bool:
+        """Whether an end token has everything before it; of the references one looks so soon."""
+        if self._options.reference and self._diffusion.sub_block_length is None:
+            return False
+        return self._eos_index() is not None
+
+    def _ends_after_block(self) -> bool:
+        """The loops of full attention run to their last step, those of block models do not."""
+        if self._options.reference and not self._diffusion.caches:
+            return False
+        return self._eos_index() is not None
+
     def _before_eos(self, prefix: NDArray[np.int32]) -> NDArray[np.int32]:
-        return prefix[: self._eos_index()]
+        end = self._eos_index()
+        if not self._options.reference or end is None:
+            return prefix[:end]
+        # Of the published loops only the one with sub-blocks cuts, and behind the end token.
+        return prefix if self._diffusion.sub_block_length is None else prefix[: end + 1]
 
     def _answer(self, status: str) -> NDArray[np.int32]:
         """A finished answer whole, a cancelled one as far as it is committed."""
-        if status == "cancelled" and not self._diffusion.in_place:
-            return self._canvas.committed_prefix()
+        if status != "complete" and not self._diffusion.in_place:
+            return self._before_eos(self._canvas.committed_prefix())
         return self._before_eos(self._canvas.ids[self._canvas.output_start :])
 
     def _result(self, answer: NDArray[np.int32], status: str) -> Result:
@@ -188,12 +279,12 @@ class Generation:
             elapsed_ms=elapsed_ns / 1e6,
             overshoot_ms=None,
             steps=tally.steps,
-            nfe=tally.forwards,
+            nfe=self._session.forwards,
             tokens=tokens,
-            tokens_per_forward=tokens / max(1, tally.forwards),
+            tokens_per_forward=tokens / max(1, self._session.forwards),
             tokens_per_s=tokens / max(1e-9, elapsed_ns / 1e9),
             ttft_ms=None if first_ns is None else (first_ns - tally.started_ns) / 1e6,
-            prefill_ms=0.0,
+            prefill_ms=tally.prefill_ns / 1e6,
             denoise_ms=tally.denoise_ns / 1e6,
             forced_tokens=tally.forced_tokens,
             mean_confidence=float(np.mean(tally.confidences)) if tally.confidences else None,

@@ -178,8 +178,10 @@ class Model:
     ) -> NDArray[np.float32]:
         """Return float32 [len(ids), vocab] of one forward without any cache.
 
-        Every row sees every row, whatever part of the ids is ``context_length`` long: the
-        model's attention is full. Row i is what the network put at position i.
+        The attention is the model's own: under full attention every row sees every row; a block
+        model's blocks are aligned as the file says, absolutely or to the end of the first
+        ``context_length`` ids; with causal context those ids are causal and the rest is one
+        bidirectional canvas. Row i is what the network put at position i, never shifted.
         """
         checked = self._checked_ids(ids)
         if not 0 <= context_length <= len(checked):
@@ -192,13 +194,13 @@ class Model:
                 f"{len(checked)} ids are given",
                 hint=f"give 1 to {self.config.denoiser.context_length}, the model's context",
             )
-        return self._engine.logits(checked)
+        return self._engine.logits(checked, context_length)
 
     def _run(
         self, prompt: NDArray[np.int32], options: dict[str, Any], started_ns: int
     ) -> Iterator[Draft | Commit | Done]:
         plan = plan_request(prompt, GenerateConfig.of(options), self.config)
-        return Generation(self._engine, self.config, self.tokenizer, plan, started_ns).run()
+        return Generation(self._engine, self.tokenizer, plan, started_ns).run()
 
     def _verified(
         self, events: Iterator[Draft | Commit | Done], prompt: str

@@ -7,15 +7,29 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from edge import samplers
 from edge._native import CancelFlag
-from edge.canvas import Canvas, blocks_of
-from edge.config import ModelConfig
+from edge.canvas import Block, Canvas, blocks_of
+from edge.config import RANKS, ModelConfig
 from edge.errors import ContextLengthError, RequestError
 from edge.result import Draft
-from edge.samplers.base import Sampler
+from edge.samplers.base import Sampler, SamplerOptions
 
 DEFAULT_MAX_TOKENS = 128
+EOS_RULES = ("stop", "late", "forbid")
+
+_TINY = 1e-9
+_RANGES = {
+    "temperature": (0.0, 1e4),
+    "threshold": (_TINY, 1.0),
+    "factor": (_TINY, 1e9),
+    "entropy_bound": (_TINY, 1e9),
+    "top_p": (_TINY, 1.0),
+    "guidance": (0.0, 1e3),
+}
 
 
 @dataclass(frozen=True)
@@ -27,11 +41,18 @@ class GenerateConfig:
     steps_per_block: the same per block; give one of the two. Neither: a token per step.
     block_length: how many positions are refined together.
     sampler: name of the rule that picks what to commit, one of ``edge.samplers.names()``.
-    threshold: confidence in (0, 1] above which a dynamic sampler commits.
+    threshold: confidence in (0, 1] above which ``low_confidence_dynamic`` commits.
+    factor: of the sampler ``factor``; larger commits more at once.
+    entropy_bound: nats, of the sampler ``entropy_bounded``.
+    rank: what makes a position sure: confidence, margin, entropy or random.
     temperature: 0 takes the most probable token, above that tokens are drawn.
+    top_k, top_p: draw among the k most probable tokens, among the fewest that reach p.
     seed: of the draws, 0 to 2**64 - 1.
+    guidance: scale of classifier-free guidance, 0 for none; doubles the forwards.
+    eos: "stop" ends the answer at an end token once all before it is committed, "late" commits
+        end tokens last, "forbid" never.
     reference: run the model family's published loop exactly: no progress floor, no ban on
-        predicting the mask token, every planned step.
+        predicting the mask token, every planned step, every store forward.
     on_step: called with each Draft.
     cancel: set it from any thread to end the request within a layer's time.
     """
@@ -42,8 +63,15 @@ class GenerateConfig:
     block_length: int | None = None
     sampler: str | None = None
     threshold: float | None = None
+    factor: float | None = None
+    entropy_bound: float | None = None
+    rank: str | None = None
     temperature: float = 0.0
+    top_k: int | None = None
+    top_p: float | None = None
     seed: int = 0
+    guidance: float = 0.0
+    eos: str = "stop"
     reference: bool = False
     on_step: Callable[[Draft], None] | None = None
     cancel: CancelFlag | None = None
@@ -61,49 +89,74 @@ class GenerateConfig:
 
     def check(self) -> None:
         """Raises RequestError naming the option, what came, what is wanted."""
-        for name in ("max_tokens", "steps", "steps_per_block", "block_length"):
+        for name in ("max_tokens", "steps", "steps_per_block", "block_length", "top_k"):
             _check_count(name, getattr(self, name))
-        _check_number("temperature", self.temperature, 0.0, 1e4)
-        if self.threshold is not None:
-            _check_number("threshold", self.threshold, 1e-9, 1.0)
-        if (
-            isinstance(self.seed, bool)
-            or not isinstance(self.seed, int)
-            or not 0 <= self.seed < 1 << 64
-        ):
+        for name, (low, high) in _RANGES.items():
+            _check_number(name, getattr(self, name), low, high)
+        for name, allowed in (("rank", RANKS), ("eos", EOS_RULES)):
+            _check_choice(name, getattr(self, name), allowed)
+        if not _is_whole(self.seed) or not 0 <= self.seed < 1 << 64:
             raise RequestError(
                 f"seed is {self.seed!r}", hint="give a whole number from 0 to 2**64 - 1"
             )
         if self.steps is not None and self.steps_per_block is not None:
             raise RequestError("steps and steps_per_block are both given", hint="give one of them")
+        if self.temperature == 0 and (self.top_k is not None or self.top_p is not None):
+            raise RequestError(
+                "top_k or top_p is given, but temperature is 0, so nothing is drawn",
+                hint="leave them out or give a temperature",
+            )
+
+
+@dataclass(frozen=True)
+class Part:
+    """Positions ``start`` to before ``stop`` of a block that are filled in ``steps`` steps."""
+
+    start: int
+    stop: int
+    steps: int
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A request made definite: the canvas, its blocks, the steps of each, the rule."""
+    """A request made definite: the canvas, its blocks, their parts and steps, the rule."""
 
     canvas: Canvas
-    blocks: list[tuple[int, int]]
-    steps_of_block: list[int]
+    blocks: list[Block]
+    parts: list[list[Part]]  # of each block
     sampler_name: str
     sampler: Sampler
     options: GenerateConfig
 
 
-def plan_request(prompt: Any, options: GenerateConfig, config: ModelConfig) -> Plan:
+def plan_request(
+    prompt: NDArray[np.int32], options: GenerateConfig, config: ModelConfig
+) -> Plan:
     """Raises RequestError or ContextLengthError for what the model cannot do."""
     canvas = _make_canvas(prompt, options, config)
     blocks = _blocks(canvas, options, config)
-    name = options.sampler or config.diffusion.sampler
-    rule = samplers.find(name)
-    if options.threshold is not None and not rule.uses_threshold:
+    if options.guidance and config.diffusion.caches:
         raise RequestError(
-            f"threshold has no effect on the sampler {name}",
-            hint="leave it out or use low_confidence_dynamic",
+            f"guidance is given, but this model's attention is {config.diffusion.attention}",
+            hint="leave it out; it works with full attention",
         )
-    threshold = config.diffusion.threshold if options.threshold is None else options.threshold
-    steps = _steps_of_blocks(canvas, blocks, options, config)
-    return Plan(canvas, blocks, steps, name, rule(threshold), options)
+    name = options.sampler or config.diffusion.sampler
+    sampler = samplers.find(name)(_sampler_options(name, options, config))
+    return Plan(canvas, blocks, _parts(canvas, blocks, options, config), name, sampler, options)
+
+
+def _sampler_options(name: str, options: GenerateConfig, config: ModelConfig) -> SamplerOptions:
+    chosen: dict[str, Any] = {"seed": options.seed}
+    for parameter in ("threshold", "factor", "entropy_bound", "rank"):
+        given = getattr(options, parameter)
+        if given is not None and parameter not in samplers.find(name).uses:
+            fitting = [n for n in samplers.names() if parameter in samplers.find(n).uses]
+            raise RequestError(
+                f"{parameter} has no effect on the sampler {name}",
+                hint=f"leave it out or use {' or '.join(fitting)}",
+            )
+        chosen[parameter] = getattr(config.diffusion, parameter) if given is None else given
+    return SamplerOptions(**chosen)
 
 
 def _make_canvas(prompt: Any, options: GenerateConfig, config: ModelConfig) -> Canvas:
@@ -145,35 +198,75 @@ def _num_new_tokens(prompt_length: int, options: GenerateConfig, config: ModelCo
     return wanted
 
 
-def _blocks(canvas: Canvas, options: GenerateConfig, config: ModelConfig) -> list[tuple[int, int]]:
-    if config.diffusion.in_place:
-        return [(0, len(canvas))]
-    return blocks_of(canvas, options.block_length or config.diffusion.block_length)
+def _blocks(canvas: Canvas, options: GenerateConfig, config: ModelConfig) -> list[Block]:
+    diffusion = config.diffusion
+    if diffusion.in_place:
+        return [Block(0, len(canvas), 0, whole=True)]
+    length = options.block_length or diffusion.block_length
+    if diffusion.attention == "block" and length != diffusion.block_length:
+        raise RequestError(
+            f"block_length is {length}, but this model attends in blocks of "
+            f"{diffusion.block_length}",
+            hint="leave it out",
+        )
+    absolute = diffusion.block_align == "absolute" and diffusion.attention == "block"
+    return blocks_of(canvas, length, 0 if absolute else canvas.output_start)
+
+
+def _parts(
+    canvas: Canvas, blocks: list[Block], options: GenerateConfig, config: ModelConfig
+) -> list[list[Part]]:
+    steps_of_block = _steps_of_blocks(len(blocks), options, config)
+    parts = []
+    for block, steps in zip(blocks, steps_of_block, strict=True):
+        spans = block.parts(config.diffusion.sub_block_length)
+        shares = _shared_out(max(steps, len(spans)), len(spans)) if steps else [0] * len(spans)
+        parts.append(
+            [
+                Part(start, stop, share or max(1, len(canvas.holes(start, stop))))
+                for (start, stop), share in zip(spans, shares, strict=True)
+            ]
+        )
+    return parts
 
 
 def _steps_of_blocks(
-    canvas: Canvas, blocks: list[tuple[int, int]], options: GenerateConfig, config: ModelConfig
+    num_blocks: int, options: GenerateConfig, config: ModelConfig
 ) -> list[int]:
-    if options.steps is not None:
-        if options.steps < len(blocks):
-            raise RequestError(
-                f"steps is {options.steps}, but there are {len(blocks)} blocks",
-                hint="give at least one step per block, or a larger block_length",
-            )
-        share, remainder = divmod(options.steps, len(blocks))
-        return [share + (b < remainder) for b in range(len(blocks))]
-    per_block = options.steps_per_block or config.diffusion.steps_per_block
-    return [per_block or max(1, len(canvas.holes(*block))) for block in blocks]
+    """Steps of each block; 0 stands for a token per step."""
+    if options.steps is None:
+        per_block = options.steps_per_block or config.diffusion.steps_per_block
+        return [per_block or 0] * num_blocks
+    if options.steps < num_blocks:
+        raise RequestError(
+            f"steps is {options.steps}, but there are {num_blocks} blocks",
+            hint="give at least one step per block, or a larger block_length",
+        )
+    return _shared_out(options.steps, num_blocks)
+
+
+def _shared_out(total: int, count: int) -> list[int]:
+    share, remainder = divmod(total, count)
+    return [share + (i < remainder) for i in range(count)]
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _check_count(name: str, value: Any) -> None:
-    if value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    if value is not None and (not _is_whole(value) or value < 1):
         raise RequestError(f"{name} is {value!r}", hint="give a whole number of at least 1")
 
 
 def _check_number(name: str, value: Any, low: float, high: float) -> None:
+    if value is None:
+        return
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not is_number or not math.isfinite(value) or not low <= value <= high:
         raise RequestError(f"{name} is {value!r}", hint=f"give a number from {low:g} to {high:g}")
+
+
+def _check_choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:
+    if value is not None and value not in allowed:
+        raise RequestError(f"{name} is {value!r}", hint=f"use {', '.join(allowed)}")

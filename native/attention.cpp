@@ -10,6 +10,8 @@ int64_t AttentionMask::visible_end(int64_t position) const {
     switch (kind) {
         case Kind::full: return std::numeric_limits<int64_t>::max();
         case Kind::causal: return position + 1;
+        case Kind::causal_context:
+            return position < origin ? position + 1 : std::numeric_limits<int64_t>::max();
         case Kind::block: break;
     }
     const int64_t distance = position - origin;

@@ -10,9 +10,10 @@ namespace edge {
 
 // Which keys a query may see. All kinds let position q see a prefix of the positions:
 // full: everything; causal: up to q; block: up to the end of q's block, blocks of `block_length`
-// counted from `origin` (positions before it form blocks too, counted backwards).
+// counted from `origin` (positions before it form blocks too, counted backwards);
+// causal_context: up to q before `origin`, everything from there on.
 struct AttentionMask {
-    enum class Kind { full, causal, block } kind = Kind::full;
+    enum class Kind { full, causal, block, causal_context } kind = Kind::full;
     int64_t block_length = 0;
     int64_t origin = 0;
 

@@ -125,12 +125,16 @@ FloatArray read_rows(const ModelFile& file, const std::string& name, int64_t fir
 }
 
 AttentionMask make_mask(const std::string& kind, int64_t block_length, int64_t origin) {
-    if (kind == "full") return {AttentionMask::Kind::full, 0, 0};
-    if (kind == "causal") return {AttentionMask::Kind::causal, 0, 0};
-    if (kind == "block" && block_length > 0)
-        return {AttentionMask::Kind::block, block_length, origin};
+    constexpr int64_t most = int64_t{1} << 28;  // so that no position plus a block can wrap
+    using Kind = AttentionMask::Kind;
+    const bool in_range = std::abs(origin) <= most && block_length <= most;
+    if (kind == "full") return {Kind::full, 0, 0};
+    if (kind == "causal") return {Kind::causal, 0, 0};
+    if (kind == "causal_context" && in_range) return {Kind::causal_context, 0, origin};
+    if (kind == "block" && in_range && block_length > 0) return {Kind::block, block_length, origin};
     throw std::invalid_argument(
-        "a mask is 'full', 'causal', or 'block' with a positive block_length");
+        "a mask is 'full', 'causal', 'causal_context' with an origin, or 'block' with a positive "
+        "block_length; neither above 2^28");
 }
 
 Activations make_activations(const std::string& name) {
@@ -149,7 +153,8 @@ RopePairs make_pairs(const std::string& name) {
 DenoiserShape make_shape(int64_t hidden_size, int64_t num_layers, int64_t num_heads,
                          int64_t num_kv_heads, int64_t head_dim, int64_t feed_forward_size,
                          int64_t vocab_size, int64_t context_length, float rms_norm_eps,
-                         double rope_theta, const std::string& rope_pairs) {
+                         double rope_theta, const std::string& rope_pairs, bool qkv_bias,
+                         bool qk_norm) {
     for (const int64_t size : {hidden_size, num_layers, num_heads, num_kv_heads, head_dim,
                                feed_forward_size, vocab_size, context_length})
         if (size < 1 || size > int64_t{1} << 28)
@@ -161,7 +166,8 @@ DenoiserShape make_shape(int64_t hidden_size, int64_t num_layers, int64_t num_he
         throw std::invalid_argument("rms_norm_eps and rope_theta must be positive");
     return {hidden_size,       num_layers, {num_heads, num_kv_heads, head_dim},
             feed_forward_size, vocab_size, context_length,
-            rms_norm_eps,      rope_theta, make_pairs(rope_pairs)};
+            rms_norm_eps,      rope_theta, make_pairs(rope_pairs),
+            qkv_bias,          qk_norm};
 }
 
 std::unique_ptr<Denoiser> make_denoiser(std::shared_ptr<ModelFile> file, const DenoiserShape& shape,
@@ -178,10 +184,18 @@ std::unique_ptr<Denoiser> make_denoiser(std::shared_ptr<ModelFile> file, const D
 
 StepOutput step(Denoiser& denoiser, const IntArray& ids, const IntArray& positions,
                 const IntArray& head_rows, KvCache* cache, bool store, const AttentionMask& mask,
-                const HeadOptions& head, const CancelFlag* cancel, int64_t deadline_ns) {
-    const StepInput input{
-        to_vector(ids), to_vector(positions), to_vector(head_rows), cache, store, mask, head,
-        cancel,         deadline_ns};
+                const HeadOptions& head, const IntArray& guidance_ids, float guidance_scale,
+                const CancelFlag* cancel, int64_t deadline_ns) {
+    const StepInput input{to_vector(ids),
+                          to_vector(positions),
+                          to_vector(head_rows),
+                          cache,
+                          store,
+                          mask,
+                          head,
+                          {to_vector(guidance_ids), guidance_scale},
+                          cancel,
+                          deadline_ns};
     const py::gil_scoped_release release;
     return denoiser.step(input);
 }
@@ -298,11 +312,13 @@ void register_step_types(py::module_& m) {
              py::arg("origin") = 0);
     py::class_<HeadOptions>(m, "HeadOptions")
         .def(py::init([](int64_t num_choices, std::vector<int32_t> forbidden, float temperature,
-                         uint64_t seed, uint32_t draw) {
-                 return HeadOptions{num_choices, std::move(forbidden), temperature, seed, draw};
+                         uint64_t seed, uint32_t draw, int64_t top_k, float top_p) {
+                 return HeadOptions{
+                     num_choices, std::move(forbidden), temperature, seed, draw, top_k, top_p};
              }),
              py::arg("num_choices") = 0, py::arg("forbidden") = std::vector<int32_t>{},
-             py::arg("temperature") = 0.0f, py::arg("seed") = 0, py::arg("draw") = 0);
+             py::arg("temperature") = 0.0f, py::arg("seed") = 0, py::arg("draw") = 0,
+             py::arg("top_k") = 0, py::arg("top_p") = 1.0f);
     py::class_<KvCache>(m, "KvCache")
         .def(py::init(&make_cache), py::arg("denoiser"), py::arg("capacity"))
         .def(
@@ -348,7 +364,8 @@ void register_denoiser(py::module_& m) {
         .def(py::init(&make_shape), py::kw_only(), py::arg("hidden_size"), py::arg("num_layers"),
              py::arg("num_heads"), py::arg("num_kv_heads"), py::arg("head_dim"),
              py::arg("feed_forward_size"), py::arg("vocab_size"), py::arg("context_length"),
-             py::arg("rms_norm_eps"), py::arg("rope_theta"), py::arg("rope_pairs"));
+             py::arg("rms_norm_eps"), py::arg("rope_theta"), py::arg("rope_pairs"),
+             py::arg("qkv_bias") = false, py::arg("qk_norm") = false);
     py::class_<Denoiser>(m, "Denoiser")
         .def(py::init(&make_denoiser), py::arg("file"), py::arg("shape"), py::arg("threads"),
              py::arg("activations") = "int8", py::arg("isa") = "")
@@ -356,7 +373,8 @@ void register_denoiser(py::module_& m) {
         .def("step", step, py::arg("ids").noconvert(), py::arg("positions").noconvert(),
              py::arg("head_rows").noconvert(), py::kw_only(), py::arg("cache") = nullptr,
              py::arg("store") = false, py::arg("mask") = AttentionMask{},
-             py::arg("head") = HeadOptions{}, py::arg("cancel") = nullptr,
+             py::arg("head") = HeadOptions{}, py::arg("guidance_ids").noconvert() = IntArray(0),
+             py::arg("guidance_scale") = 0.0f, py::arg("cancel") = nullptr,
              py::arg("deadline_ns") = 0)
         .def("logits", logits, py::arg("ids").noconvert(), py::arg("mask") = AttentionMask{});
     m.def("supported_isas", supported_isas);

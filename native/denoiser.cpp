@@ -34,33 +34,6 @@ void require(bool condition, const char* message) {
 
 }  // namespace
 
-struct Denoiser::Layer {
-    std::vector<float> attention_norm;
-    WeightMatrix query, key, value, attention_output;
-    std::vector<float> feed_forward_norm;
-    WeightMatrix gate, up, down;
-
-    static Layer take(TensorSource& source, const DenoiserShape& shape, int64_t index) {
-        const std::string prefix = "blk." + std::to_string(index) + ".";
-        const int64_t hidden = shape.hidden_size;
-        const int64_t wide = shape.feed_forward_size;
-        return {source.take_floats(prefix + "attn_norm.weight", {hidden}),
-                source.take_matrix(prefix + "attn_q.weight", shape.query_width(), hidden),
-                source.take_matrix(prefix + "attn_k.weight", shape.kv_width(), hidden),
-                source.take_matrix(prefix + "attn_v.weight", shape.kv_width(), hidden),
-                source.take_matrix(prefix + "attn_output.weight", hidden, shape.query_width()),
-                source.take_floats(prefix + "ffn_norm.weight", {hidden}),
-                source.take_matrix(prefix + "ffn_gate.weight", wide, hidden),
-                source.take_matrix(prefix + "ffn_up.weight", wide, hidden),
-                source.take_matrix(prefix + "ffn_down.weight", hidden, wide)};
-    }
-
-    bool quantized_input() const {
-        return query.is_quantized() || key.is_quantized() || value.is_quantized();
-    }
-    bool quantized_gate() const { return gate.is_quantized() || up.is_quantized(); }
-};
-
 // Reused between steps, so that a step allocates only when it is larger than those before.
 struct Denoiser::Scratch {
     explicit Scratch(const AttentionShape& shape) : attention(shape) {}
@@ -77,6 +50,7 @@ struct Denoiser::Scratch {
     std::vector<int32_t> visible;      // [active]
     KeyRows key_rows;
     LinearInput input;
+    std::vector<float> unguided;  // [head rows, hidden_size] of the guidance's canvas
     Attention attention;
     Head head;
 };
@@ -136,7 +110,11 @@ void Denoiser::check(const StepInput& input) const {
             "a block mask needs a block length");
     require(std::isfinite(input.head.temperature) && input.head.temperature >= 0.0f,
             "the temperature must be finite and not negative");
+    require(input.head.top_p > 0.0f && input.head.top_p <= 1.0f,
+            "top_p must be above 0 and at most 1");
+    require(input.head.top_k >= 0, "top_k must not be negative");
     require(input.cache != nullptr || !input.store, "storing needs a cache");
+    check_guidance(input);
     if (input.cache == nullptr) return;
     require(
         input.cache->num_layers() == shape_.num_layers && input.cache->width() == shape_.kv_width(),
@@ -144,32 +122,73 @@ void Denoiser::check(const StepInput& input) const {
     require(input.positions.back() < input.cache->capacity(), "a position is beyond the cache");
 }
 
+void Denoiser::check_guidance(const StepInput& input) const {
+    const Guidance& guidance = input.guidance;
+    if (guidance.ids.empty()) return;
+    require(guidance.ids.size() == input.ids.size(), "guidance needs as many ids as the step");
+    require(input.cache == nullptr, "guidance works without a cache");
+    require(std::isfinite(guidance.scale), "the guidance scale must be finite");
+    for (const int32_t id : guidance.ids)
+        require(id >= 0 && id < shape_.vocab_size, "a token id is outside the vocabulary");
+}
+
 StepOutput Denoiser::step(const StepInput& input) {
     check(input);
     const std::lock_guard lock(mutex_);
     StepOutput output;
-    const int64_t begin = now_ns();
-    const bool done = run_layers(input, output);
-    output.body_ns = now_ns() - begin;
-    output.cancelled = !done;
-    if (!done) return output;
-    if (!input.head_rows.empty()) {
-        const int64_t head_begin = now_ns();
-        const Machine machine = this->machine();
-        normalise(machine, output_norm_, input.head_rows, head_weights_->is_quantized(),
-                  "the final norm");
-        std::vector<int32_t> positions;
-        for (const int32_t row : input.head_rows)
-            positions.push_back(input.positions[static_cast<size_t>(row)]);
-        HeadOptions options = input.head;
-        if (options.num_choices <= 0) options.num_choices = shape_.vocab_size;
-        output.cancelled = !scratch_->head.run(
-            machine, *head_weights_, scratch_->input, positions, options,
-            [&] { return should_stop(input); }, output.rows);
-        output.head_ns = now_ns() - head_begin;
-    }
+    output.cancelled = !run_guided(input, output) || !run_head(input, output);
     if (!output.cancelled && input.store) publish(input);
     return output;
+}
+
+// With guidance: the other canvas first, its head rows kept aside, then the real one.
+bool Denoiser::run_guided(const StepInput& input, StepOutput& output) {
+    const int64_t begin = now_ns();
+    bool done = true;
+    if (!input.guidance.ids.empty()) {
+        done = run_layers(input, input.guidance.ids, output);
+        if (done) gather_head_rows(input, /*quantize=*/false);
+        scratch_->unguided = scratch_->input.values();
+    }
+    done = done && run_layers(input, input.ids, output);
+    output.body_ns = now_ns() - begin;
+    return done;
+}
+
+bool Denoiser::run_head(const StepInput& input, StepOutput& output) {
+    if (input.head_rows.empty()) return true;
+    const int64_t begin = now_ns();
+    gather_head_rows(input, head_weights_->is_quantized());
+    if (!input.guidance.ids.empty()) guide(input);
+    std::vector<int32_t> positions;
+    for (const int32_t row : input.head_rows)
+        positions.push_back(input.positions[static_cast<size_t>(row)]);
+    HeadOptions options = input.head;
+    if (options.num_choices <= 0) options.num_choices = shape_.vocab_size;
+    const bool done = scratch_->head.run(
+        machine(), *head_weights_, scratch_->input, positions, options,
+        [&] { return should_stop(input); }, output.rows);
+    output.head_ns = now_ns() - begin;
+    return done;
+}
+
+void Denoiser::gather_head_rows(const StepInput& input, bool quantize) {
+    normalise(machine(), output_norm_, input.head_rows, quantize, "the final norm");
+}
+
+void Denoiser::guide(const StepInput& input) {
+    const std::vector<float> guided = scratch_->input.values();
+    const int64_t size = shape_.hidden_size;
+    const auto combine = [&](int row, float* out) {
+        for (int64_t i = row * size; i < (row + 1) * size; ++i) {
+            const float u = scratch_->unguided[static_cast<size_t>(i)];
+            const float c = guided[static_cast<size_t>(i)];
+            *out++ = u + (input.guidance.scale + 1.0f) * (c - u);
+        }
+    };
+    const int rows = static_cast<int>(input.head_rows.size());
+    if (!scratch_->input.fill(machine(), rows, size, head_weights_->is_quantized(), combine))
+        throw NumericFault("non-finite numbers leave the guidance");
 }
 
 void Denoiser::logits(const std::vector<int32_t>& ids, const AttentionMask& mask, float* out) {
@@ -181,18 +200,19 @@ void Denoiser::logits(const std::vector<int32_t>& ids, const AttentionMask& mask
     check(input);
     const std::lock_guard lock(mutex_);
     StepOutput ignored;
-    run_layers(input, ignored);
+    run_layers(input, input.ids, ignored);
     const Machine machine = this->machine();
     normalise(machine, output_norm_, scratch_->all_rows, head_weights_->is_quantized(),
               "the final norm");
     multiply(machine, scratch_->input, {{&*head_weights_, out, shape_.vocab_size}});
 }
 
-bool Denoiser::run_layers(const StepInput& input, StepOutput& output) {
+bool Denoiser::run_layers(const StepInput& input, const std::vector<int32_t>& ids,
+                          StepOutput& output) {
     const Machine machine = this->machine();
     rope_.extend(input.positions.back() + 1);
     plan_keys(input);
-    embed(input);
+    embed(input, ids);
     for (int64_t i = 0; i < shape_.num_layers; ++i) {
         if (should_stop(input)) return false;
         const Layer& layer = layers_[static_cast<size_t>(i)];
@@ -205,14 +225,14 @@ bool Denoiser::run_layers(const StepInput& input, StepOutput& output) {
     return !should_stop(input);
 }
 
-void Denoiser::embed(const StepInput& input) {
+void Denoiser::embed(const StepInput& input, const std::vector<int32_t>& ids) {
     const int64_t size = shape_.hidden_size;
     const std::byte* rows = file_->bytes_of(*embedding_);
     const int64_t row_size = static_cast<int64_t>(embedding_->num_bytes) / shape_.vocab_size;
     scratch_->hidden.resize(input.ids.size() * static_cast<size_t>(size));
     for (size_t i = 0; i < input.ids.size(); ++i) {
         float* hidden = scratch_->hidden.data() + static_cast<int64_t>(i) * size;
-        dequantize_row(embedding_->type, rows + input.ids[i] * row_size, size, hidden);
+        dequantize_row(embedding_->type, rows + ids[i] * row_size, size, hidden);
         if (!position_table_.empty())
             kernels_.add(position_table_.data() + input.positions[i] * size, size, hidden);
     }
@@ -243,14 +263,11 @@ void Denoiser::run_attention(const Machine& machine, const Layer& layer, int64_t
     s.queries.resize(static_cast<size_t>(rows * width));
     s.attended.resize(s.queries.size());
     multiply(machine, s.input,
-             {{&layer.query, s.queries.data(), width},
-              {&layer.key, shadow_keys(index, 0), shape_.kv_width()},
-              {&layer.value, shadow_values(index, 0), shape_.kv_width()}});
+             {{&layer.query.weights, s.queries.data(), width},
+              {&layer.key.weights, shadow_keys(index, 0), shape_.kv_width()},
+              {&layer.value.weights, shadow_values(index, 0), shape_.kv_width()}});
     machine.pool.run(rows, [&](int64_t row, int) {
-        const int64_t position = input.positions[static_cast<size_t>(row)];
-        const AttentionShape& a = shape_.attention;
-        rope_.rotate(s.queries.data() + row * width, a.num_heads, a.head_dim, position);
-        rope_.rotate(shadow_keys(index, row), a.num_kv_heads, a.head_dim, position);
+        finish_row(layer, index, row, input.positions[static_cast<size_t>(row)]);
     });
     collect_keys(index, input);
     s.attention.run(machine, s.queries.data(), s.visible, s.key_rows, s.attended.data());
@@ -263,6 +280,25 @@ void Denoiser::run_attention(const Machine& machine, const Layer& layer, int64_t
     s.projected.resize(static_cast<size_t>(rows * shape_.hidden_size));
     multiply(machine, s.input, {{&layer.attention_output, s.projected.data(), shape_.hidden_size}});
     add_to_hidden(machine, s.projected);
+}
+
+// Biases, per-head norms and the rotation of one row's query, key and value.
+void Denoiser::finish_row(const Layer& layer, int64_t index, int64_t row, int64_t position) {
+    const AttentionShape& a = shape_.attention;
+    const auto finish = [&](const std::vector<float>& bias, const std::vector<float>& norm,
+                            float* heads, int64_t num_heads) {
+        if (!bias.empty()) kernels_.add(bias.data(), static_cast<int64_t>(bias.size()), heads);
+        for (int64_t h = 0; !norm.empty() && h < num_heads; ++h)
+            kernels_.rms_norm(heads + h * a.head_dim, norm.data(), a.head_dim, shape_.rms_norm_eps,
+                              heads + h * a.head_dim);
+    };
+    float* query = scratch_->queries.data() + row * shape_.query_width();
+    float* key = shadow_keys(index, row);
+    finish(layer.query.bias, layer.query_norm, query, a.num_heads);
+    finish(layer.key.bias, layer.key_norm, key, a.num_kv_heads);
+    finish(layer.value.bias, {}, shadow_values(index, row), a.num_kv_heads);
+    rope_.rotate(query, a.num_heads, a.head_dim, position);
+    rope_.rotate(key, a.num_kv_heads, a.head_dim, position);
 }
 
 void Denoiser::run_feed_forward(const Machine& machine, const Layer& layer, int64_t index) {

@@ -13,31 +13,25 @@
 #include "attention.h"
 #include "head.h"
 #include "kv_cache.h"
+#include "layer.h"
 #include "linear.h"
 #include "model_file.h"
 #include "rope.h"
+#include "shape.h"
 #include "thread_pool.h"
 #include "weights.h"
 
 namespace edge {
 
-// A dense denoiser as a set of features; a family is a row of settings, not a class.
-struct DenoiserShape {
-    int64_t hidden_size;
-    int64_t num_layers;
-    AttentionShape attention;
-    int64_t feed_forward_size;
-    int64_t vocab_size;  // rows of the embedding
-    int64_t context_length;
-    float rms_norm_eps;
-    double rope_theta;
-    RopePairs rope_pairs;
-
-    int64_t query_width() const { return attention.num_heads * attention.head_dim; }
-    int64_t kv_width() const { return attention.num_kv_heads * attention.head_dim; }
-};
-
 using CancelFlag = std::atomic<bool>;
+
+// Classifier-free guidance: logits become u + (scale + 1) * (c - u), where u belongs to the same
+// canvas with other ids (the prompt masked). The head is linear, so the two hidden states are
+// combined and the head is evaluated once.
+struct Guidance {
+    std::vector<int32_t> ids;  // [active], empty: no guidance
+    float scale = 0.0f;
+};
 
 // One step: which tokens are computed, what they see, what is asked of them.
 struct StepInput {
@@ -48,6 +42,7 @@ struct StepInput {
     bool store = false;              // publish the active rows' keys and values when done
     AttentionMask mask;
     HeadOptions head;
+    Guidance guidance;
     const CancelFlag* cancel = nullptr;
     int64_t deadline_ns = 0;  // on the steady clock; 0: none
 };
@@ -79,13 +74,18 @@ public:
     void logits(const std::vector<int32_t>& ids, const AttentionMask& mask, float* out);
 
 private:
-    struct Layer;
     struct Scratch;
 
     Machine machine();
     void check(const StepInput& input) const;
-    bool run_layers(const StepInput& input, StepOutput& output);
-    void embed(const StepInput& input);
+    void check_guidance(const StepInput& input) const;
+    bool run_layers(const StepInput& input, const std::vector<int32_t>& ids, StepOutput& output);
+    bool run_guided(const StepInput& input, StepOutput& output);
+    bool run_head(const StepInput& input, StepOutput& output);
+    void gather_head_rows(const StepInput& input, bool quantize);
+    void guide(const StepInput& input);
+    void finish_row(const Layer& layer, int64_t index, int64_t row, int64_t position);
+    void embed(const StepInput& input, const std::vector<int32_t>& ids);
     void run_attention(const Machine& machine, const Layer& layer, int64_t index,
                        const StepInput& input);
     void run_feed_forward(const Machine& machine, const Layer& layer, int64_t index);

@@ -5,7 +5,6 @@
 #include <limits>
 
 #include "errors.h"
-#include "philox.h"
 
 namespace edge {
 namespace {
@@ -13,29 +12,6 @@ namespace {
 constexpr int64_t tile_panels = 16;
 constexpr int64_t tile_cols = tile_panels * panel_cols;
 constexpr float minus_infinity = -std::numeric_limits<float>::infinity();
-
-// -log(-log(u)) for u in (0, 1) can be no larger than this with 32 random bits.
-constexpr double largest_gumbel = 22.9;
-
-double gumbel(uint32_t bits) {
-    const double uniform = (static_cast<double>(bits) + 0.5) * 0x1p-32;
-    return -std::log(-std::log(uniform));
-}
-
-uint32_t random_bits(const HeadOptions& options, int32_t position, int64_t token) {
-    const auto four =
-        philox({static_cast<uint32_t>(token / 4), static_cast<uint32_t>(position), options.draw, 0},
-               {static_cast<uint32_t>(options.seed), static_cast<uint32_t>(options.seed >> 32)});
-    return four[static_cast<size_t>(token % 4)];
-}
-
-// Give the ids that must not be chosen a logit of minus infinity.
-void forbid(float* logits, int64_t first, int64_t count, const HeadOptions& options) {
-    for (int64_t i = std::max<int64_t>(0, options.num_choices - first); i < count; ++i)
-        logits[i] = minus_infinity;
-    for (const int32_t id : options.forbidden)
-        if (id >= first && id < first + count) logits[id - first] = minus_infinity;
-}
 
 }  // namespace
 
@@ -46,6 +22,7 @@ bool Head::run(const Machine& machine, const WeightMatrix& weights, const Linear
     const int64_t num_tiles = (weights.num_panels() + tile_panels - 1) / tile_panels;
     logits_.resize(static_cast<size_t>(machine.pool.num_threads() * num_rows * tile_cols));
     tiles_.resize(static_cast<size_t>(num_tiles * num_rows));
+    whole_.resize(static_cast<size_t>(options.truncates() ? num_rows * weights.num_outputs() : 0));
     std::atomic<bool> stopped{false};
     machine.pool.run(num_tiles, [&](int64_t tile, int worker) {
         if (stopped || (stop() && (stopped = true))) return;
@@ -53,16 +30,34 @@ bool Head::run(const Machine& machine, const WeightMatrix& weights, const Linear
         evaluate_tile(machine, weights, input, tile, logits);
         const int64_t first = tile * tile_cols;
         const int64_t count = std::min(tile_cols, weights.num_outputs() - first);
-        for (int64_t r = 0; r < num_rows; ++r)
-            tiles_[static_cast<size_t>(tile * num_rows + r)] =
-                reduce(machine.kernels, logits + r * tile_cols, first, count,
-                       positions[static_cast<size_t>(r)], options);
+        for (int64_t r = 0; r < num_rows; ++r) {
+            float* row = logits + r * tile_cols;
+            tiles_[static_cast<size_t>(tile * num_rows + r)] = reduce(
+                machine.kernels, row, first, count, positions[static_cast<size_t>(r)], options);
+            if (options.truncates())
+                std::copy_n(row, count, whole_.data() + r * weights.num_outputs() + first);
+        }
     });
     if (stopped) return false;
     rows.clear();
     for (int64_t r = 0; r < num_rows; ++r)
         rows.push_back(merge(tiles_.data() + r, num_tiles, num_rows));
+    if (options.truncates()) draw_rows(machine, positions, options, rows);
     return true;
+}
+
+// Replaces each row's drawn token by one from the truncated distribution.
+void Head::draw_rows(const Machine& machine, const std::vector<int32_t>& positions,
+                     const HeadOptions& options, std::vector<HeadRow>& rows) {
+    const auto num_rows = static_cast<int64_t>(rows.size());
+    const int64_t vocab_size = static_cast<int64_t>(whole_.size()) / num_rows;
+    machine.pool.run(num_rows, [&](int64_t r, int) {
+        const auto index = static_cast<size_t>(r);
+        const DrawnToken drawn =
+            draw_truncated(whole_.data() + r * vocab_size, vocab_size, positions[index], options);
+        rows[index].sampled = drawn.id;
+        rows[index].sampled_logit = drawn.logit;
+    });
 }
 
 void Head::evaluate_tile(const Machine& machine, const WeightMatrix& weights,
@@ -78,9 +73,7 @@ Head::TileRow Head::reduce(const KernelTable& kernels, float* logits, int64_t fi
                 -1,
                 minus_infinity,
                 minus_infinity,
-                -1,
-                minus_infinity,
-                -std::numeric_limits<double>::infinity()};
+                {-1, minus_infinity, -std::numeric_limits<double>::infinity()}};
     forbid(logits, first, count, options);
     row.top1_logit = kernels.maximum(logits, count);
     if (!(row.top1_logit > minus_infinity)) return row;
@@ -89,28 +82,15 @@ Head::TileRow Head::reduce(const KernelTable& kernels, float* logits, int64_t fi
     row.top1 = static_cast<int32_t>(first + best);
     row.top2_logit = std::max(kernels.maximum(logits, best),
                               kernels.maximum(logits + best + 1, count - best - 1));
-    if (!(options.temperature > 0.0f)) {
-        row.sampled = row.top1;
-        row.sampled_logit = row.top1_logit;
-        row.sampled_score = row.top1_logit;
-        return row;
-    }
-    for (int64_t i = 0; i < count; ++i) {
-        const double tempered =
-            static_cast<double>(logits[i]) / static_cast<double>(options.temperature);
-        if (!(tempered + largest_gumbel > row.sampled_score)) continue;  // no noise can make it win
-        const double score = tempered + gumbel(random_bits(options, position, first + i));
-        if (!(score > row.sampled_score)) continue;
-        row.sampled = static_cast<int32_t>(first + i);
-        row.sampled_logit = logits[i];
-        row.sampled_score = score;
-    }
+    row.drawn = {row.top1, row.top1_logit, row.top1_logit};
+    if (options.draws() && !options.truncates())
+        row.drawn = draw(logits, first, count, position, options);
     return row;
 }
 
 HeadRow Head::merge(const TileRow* tiles, int64_t num_tiles, int64_t stride) {
     HeadRow out{-1, -1, minus_infinity, minus_infinity, minus_infinity, 0.0f, 0.0f};
-    double sampled_score = -std::numeric_limits<double>::infinity();
+    double best_score = -std::numeric_limits<double>::infinity();
     float maximum = minus_infinity;
     for (int64_t t = 0; t < num_tiles; ++t)
         maximum = std::max(maximum, tiles[t * stride].moments.maximum);
@@ -129,10 +109,10 @@ HeadRow Head::merge(const TileRow* tiles, int64_t num_tiles, int64_t stride) {
         } else {
             out.top2_logit = std::max(out.top2_logit, tile.top1_logit);
         }
-        if (tile.sampled_score > sampled_score) {
-            sampled_score = tile.sampled_score;
-            out.sampled = tile.sampled;
-            out.sampled_logit = tile.sampled_logit;
+        if (tile.drawn.score > best_score) {
+            best_score = tile.drawn.score;
+            out.sampled = tile.drawn.id;
+            out.sampled_logit = tile.drawn.logit;
         }
     }
     out.log_z = static_cast<float>(maximum + std::log(sum_exp));

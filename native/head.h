@@ -1,4 +1,5 @@
-// The LM head, streamed over the vocabulary: a row of logits never exists as a whole.
+// The LM head, streamed over the vocabulary: a row of logits never exists as a whole, unless
+// top_k or top_p ask for a look at all of it.
 #pragma once
 
 #include <cstdint>
@@ -6,17 +7,9 @@
 #include <vector>
 
 #include "linear.h"
+#include "sampling.h"
 
 namespace edge {
-
-// How a token is chosen from a row. The distribution's figures are always the model's own.
-struct HeadOptions {
-    int64_t num_choices = 0;         // ids from here on are padding rows, never chosen
-    std::vector<int32_t> forbidden;  // ids that are never chosen
-    float temperature = 0.0f;        // 0: the sampled token is the first choice
-    uint64_t seed = 0;
-    uint32_t draw = 0;  // number of the denoising step within the request
-};
 
 struct HeadRow {
     int32_t top1;
@@ -42,9 +35,7 @@ private:
         int32_t top1;
         float top1_logit;
         float top2_logit;
-        int32_t sampled;
-        float sampled_logit;
-        double sampled_score;
+        DrawnToken drawn;
     };
 
     void evaluate_tile(const Machine& machine, const WeightMatrix& weights,
@@ -53,7 +44,11 @@ private:
                           int32_t position, const HeadOptions& options);
     static HeadRow merge(const TileRow* tiles, int64_t num_tiles, int64_t stride);
 
+    void draw_rows(const Machine& machine, const std::vector<int32_t>& positions,
+                   const HeadOptions& options, std::vector<HeadRow>& rows);
+
     std::vector<float> logits_;   // [threads][rows][tile columns]
+    std::vector<float> whole_;    // [rows][vocab], only for truncated draws
     std::vector<TileRow> tiles_;  // [tiles][rows]
 };
 

@@ -43,6 +43,7 @@ public:
     bool is_quantized() const { return is_quantized_; }
     int rows() const { return rows_; }
     const float* row(int index) const { return values_.data() + index * depth_; }
+    const std::vector<float>& values() const { return values_; }  // [rows, depth]
     FloatRows floats() const { return {values_.data(), depth_, rows_}; }
     int num_tiles() const { return num_tiles_; }
     int first_row(int tile) const { return tile * rows_ / num_tiles_; }

@@ -13,23 +13,59 @@ from edge.canvas import RowStats
 
 
 @dataclass(frozen=True)
+class Mask:
+    """Which keys a token may see: ``full``, ``causal``, ``block`` or ``causal_context``.
+
+    Blocks of ``block_length`` are counted from ``origin``; a causal context ends there.
+    """
+
+    kind: str = "full"
+    block_length: int = 0
+    origin: int = 0
+
+
+@dataclass(frozen=True)
+class Draws:
+    """How candidates are drawn.
+
+    ``number`` numbers the forward within its request, so that (seed, number, position, token)
+    names the noise of one candidate. ``forbidden`` ids and ids from ``num_choices`` on are no
+    candidates.
+    """
+
+    num_choices: int
+    forbidden: tuple[int, ...] = ()
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    seed: int = 0
+    number: int = 0
+
+
+class Cache(Protocol):
+    """Keys and values of one request, held by the backend that made it."""
+
+
+@dataclass(frozen=True)
 class StepRequest:
     """One forward: which tokens are computed and what is asked of them.
 
     ``ids`` and ``positions`` are [active], positions ascending; ``head_rows`` are indices of the
-    active tokens whose statistics are wanted. ``draw`` numbers the step within its request, so
-    that (seed, draw, position, token) names the noise of one candidate. ``deadline_ns`` is on
+    active tokens whose statistics are wanted. What ``cache`` holds of other positions is seen as
+    well; with ``store`` the active tokens are added to it. ``guidance_ids`` [active] ask for
+    classifier-free guidance of strength ``guidance_scale``. ``deadline_ns`` is on
     ``time.monotonic_ns``'s clock, 0 for none.
     """
 
     ids: NDArray[np.int32]
     positions: NDArray[np.int32]
     head_rows: NDArray[np.int32]
-    num_choices: int
-    forbidden: list[int] = field(default_factory=list)
-    temperature: float = 0.0
-    seed: int = 0
-    draw: int = 0
+    draws: Draws
+    mask: Mask = field(default_factory=Mask)
+    cache: Cache | None = None
+    store: bool = False
+    guidance_ids: NDArray[np.int32] | None = None
+    guidance_scale: float = 0.0
     cancel: CancelFlag | None = None
     deadline_ns: int = 0
 
@@ -49,13 +85,17 @@ class Backend(Protocol):
     def threads(self) -> int:
         """The number of threads in use."""
 
+    def new_cache(self, capacity: int) -> Cache:
+        """Return an empty cache for positions below ``capacity``."""
+
     def forward(self, request: StepRequest) -> RowStats | None:
         """Return statistics of the head rows, None when cancelled or past the deadline.
 
-        Raises NumericError naming the layer where numbers stopped being finite.
+        The rows' positions are those of the head rows. Raises NumericError naming the layer
+        where numbers stopped being finite.
         """
 
-    def logits(self, ids: NDArray[np.int32]) -> NDArray[np.float32]:
+    def logits(self, ids: NDArray[np.int32], mask: Mask) -> NDArray[np.float32]:
         """Return [ids, vocab] of one forward over the whole canvas, nothing cached."""
 
     def close(self) -> None:

@@ -7,13 +7,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from typing import cast
 
 import numpy as np
 import psutil
 from numpy.typing import NDArray
 
 from edge import _native
-from edge.backends.base import StepRequest
+from edge.backends.base import Mask, StepRequest
 from edge.canvas import RowStats
 from edge.config import DenoiserConfig
 from edge.errors import (
@@ -26,6 +27,8 @@ from edge.errors import (
 
 ISA_VARIABLE = "EDGE_ISA"
 ACTIVATIONS = ("int8", "f32")
+
+_NO_IDS = np.empty(0, np.int32)
 
 
 def default_threads() -> int:
@@ -73,24 +76,41 @@ class NativeBackend:
         self._path = path
         self._lock = threading.Lock()
 
+    def new_cache(self, capacity: int) -> _native.KvCache:
+        with self._use() as denoiser:
+            return _native.KvCache(denoiser, capacity)
+
     def forward(self, request: StepRequest) -> RowStats | None:
+        draws = request.draws
         head = _native.HeadOptions(
-            request.num_choices, request.forbidden, request.temperature, request.seed, request.draw
+            num_choices=draws.num_choices,
+            forbidden=draws.forbidden,
+            temperature=draws.temperature,
+            seed=draws.seed,
+            draw=draws.number,
+            top_k=draws.top_k,
+            top_p=draws.top_p,
         )
+        guidance_ids = _NO_IDS if request.guidance_ids is None else request.guidance_ids
         with self._use() as denoiser, _own_errors(self._path):
             output = denoiser.step(
                 request.ids,
                 request.positions,
                 request.head_rows,
+                cache=cast("_native.KvCache | None", request.cache),
+                store=request.store,
+                mask=_native_mask(request.mask),
                 head=head,
+                guidance_ids=guidance_ids,
+                guidance_scale=request.guidance_scale,
                 cancel=request.cancel,
                 deadline_ns=request.deadline_ns,
             )
         return None if output.cancelled else _row_stats(request, output)
 
-    def logits(self, ids: NDArray[np.int32]) -> NDArray[np.float32]:
+    def logits(self, ids: NDArray[np.int32], mask: Mask) -> NDArray[np.float32]:
         with self._use() as denoiser, _own_errors(self._path):
-            return denoiser.logits(ids)
+            return denoiser.logits(ids, _native_mask(mask))
 
     def close(self) -> None:
         with self._lock:
@@ -111,6 +131,10 @@ def _check_options(threads: int, activations: str) -> None:
         raise RequestError(
             f"activations is {activations!r}", hint=f"use {' or '.join(ACTIVATIONS)}"
         )
+
+
+def _native_mask(mask: Mask) -> _native.AttentionMask:
+    return _native.AttentionMask(mask.kind, mask.block_length, mask.origin)
 
 
 def _row_stats(request: StepRequest, output: _native.StepOutput) -> RowStats:

@@ -60,9 +60,32 @@ COUNT = click.IntRange(min=1)
 @click.option(
     "--threshold", type=float, metavar="X", help="Confidence from which a sampler commits."
 )
+@click.option("--factor", type=float, metavar="X", help="Of the sampler factor.")
+@click.option("--entropy-bound", type=float, metavar="NATS", help="Of entropy_bounded.")
+@click.option(
+    "--rank",
+    type=click.Choice(["confidence", "margin", "entropy", "random"]),
+    help="What makes a position sure.",
+)
 @click.option("--block-length", type=COUNT, metavar="N", help="Tokens decoded together.")
 @click.option(
     "--temperature", type=float, metavar="T", default=0.0, show_default=True, help="0 is greedy."
+)
+@click.option("--top-k", type=COUNT, metavar="K", help="Draw among the K most probable tokens.")
+@click.option("--top-p", type=float, metavar="P", help="Draw among the fewest that reach P.")
+@click.option(
+    "--guidance",
+    type=float,
+    metavar="X",
+    default=0.0,
+    help="Classifier-free guidance; doubles the forwards.",
+)
+@click.option(
+    "--eos",
+    type=click.Choice(["stop", "late", "forbid"]),
+    default="stop",
+    show_default=True,
+    help="End tokens end the answer, are committed last, or never.",
 )
 @click.option(
     "--seed", type=int, metavar="N", default=0, show_default=True, help="For temperatures above 0."

@@ -4,11 +4,24 @@ from __future__ import annotations
 
 from edge.errors import RequestError
 from edge.samplers.base import Sampler
-from edge.samplers.low_confidence import LowConfidenceDynamic, LowConfidenceStatic
+from edge.samplers.bounded import EntropyBounded, Factor
+from edge.samplers.low_confidence import (
+    LowConfidenceDynamic,
+    LowConfidenceStatic,
+    Random,
+    Sequential,
+)
+from edge.samplers.schedules import LinearSchedule, Timestep
 
 SAMPLERS: dict[str, type[Sampler]] = {
     "low_confidence_static": LowConfidenceStatic,
     "low_confidence_dynamic": LowConfidenceDynamic,
+    "timestep": Timestep,
+    "linear_schedule": LinearSchedule,
+    "factor": Factor,
+    "entropy_bounded": EntropyBounded,
+    "sequential": Sequential,
+    "random": Random,
 }
 
 

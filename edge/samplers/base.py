@@ -10,51 +10,86 @@ from numpy.typing import NDArray
 
 from edge.canvas import RowStats
 
+@dataclass(frozen=True)
+class SamplerOptions:
+    """Parameters of the rules; each rule names those it uses.
+
+    ``threshold`` is a probability, ``entropy_bound`` in nats, ``factor`` as in Fast-dLLM,
+    ``rank`` one of ``edge.config.RANKS``. ``seed`` only matters for the rank ``random``.
+    """
+
+    threshold: float = 0.9
+    factor: float = 1.0
+    entropy_bound: float = 0.1
+    rank: str = "confidence"
+    seed: int = 0
+
 
 @dataclass(frozen=True)
 class BlockProgress:
     """Where a block stands: step ``step`` (from 0) of ``num_steps`` planned ones.
 
     ``num_holes`` is how many holes the block had at its start, ``num_committed`` how many of
-    them are filled by now.
+    them are filled by now. With ``keeps_share`` a dynamic rule commits no fewer than the static
+    one would, as SDAR's published loop does.
     """
 
     step: int
     num_steps: int
     num_holes: int
     num_committed: int
+    keeps_share: bool = False
+
+    @property
+    def share(self) -> int:
+        """What the static rule commits in this step: M // S, one more while step < M % S."""
+        share, remainder = divmod(self.num_holes, self.num_steps)
+        return share + (self.step < remainder)
 
 
 class Sampler(Protocol):
     """A rule; knows statistics, not the model."""
 
-    uses_threshold: ClassVar[bool]
+    uses: ClassVar[frozenset[str]]  # names of the SamplerOptions that matter
     # The published loop runs every planned step, even when no hole is left.
     reference_runs_all_steps: ClassVar[bool]
 
-    def __init__(self, threshold: float) -> None: ...
+    def __init__(self, options: SamplerOptions) -> None: ...
 
     def choose(self, rows: RowStats, progress: BlockProgress) -> NDArray[np.intp]:
-        """Return the rows to commit now, as indices, at least one unless ``rows`` is empty."""
+        """Return the rows to commit now, as indices; may be empty only in a published loop."""
 
-    def rank(self, rows: RowStats) -> NDArray[np.float32]:
+    def rank(self, rows: RowStats) -> NDArray[np.float64]:
         """Return [rows] values; the largest is the first to be committed when forced."""
 
 
-def best(values: NDArray[np.float32], count: int) -> NDArray[np.intp]:
+def rank_by(name: str, rows: RowStats, seed: int) -> NDArray[np.float64]:
+    """Return [rows] values of a rank, the largest the surest."""
+    if name == "margin":
+        return rows.margin.astype(np.float64)
+    if name == "entropy":
+        return -rows.entropy.astype(np.float64)
+    if name == "random":
+        # Derived from what is still open, so that every step draws anew.
+        return np.random.default_rng([seed, *rows.positions.tolist()]).random(len(rows.positions))
+    return rows.confidence.astype(np.float64)
+
+
+def best(values: NDArray[np.float64], count: int) -> NDArray[np.intp]:
     """Indices of the ``count`` largest values; of equal ones the first come first."""
     return np.argsort(-values, kind="stable")[:count]
 
 
 def with_progress_floor(
-    chosen: NDArray[np.intp], rank: NDArray[np.float32], progress: BlockProgress
+    chosen: NDArray[np.intp], rank: NDArray[np.float64], progress: BlockProgress
 ) -> NDArray[np.intp]:
     """Add the best further rows until ceil(holes * i / steps) are committed after step i.
 
-    A block is thereby full after its planned steps, whatever the rule finds.
+    A block is thereby full after its planned steps, whatever the rule finds, and every step
+    commits at least one row.
     """
     due = -(-progress.num_holes * (progress.step + 1) // progress.num_steps)
-    missing = due - progress.num_committed - len(chosen)
+    missing = max(due - progress.num_committed, 1) - len(chosen)
     if missing <= 0:
         return chosen
     rest = rank.copy()

@@ -1,0 +1,41 @@
+#include "layer.h"
+
+#include <string>
+
+namespace edge {
+namespace {
+
+Projection take_projection(TensorSource& source, const DenoiserShape& shape,
+                           const std::string& name, int64_t num_outputs) {
+    Projection projection{source.take_matrix(name + ".weight", num_outputs, shape.hidden_size), {}};
+    if (shape.qkv_bias || source.has(name + ".bias"))
+        projection.bias = source.take_floats(name + ".bias", {num_outputs});
+    return projection;
+}
+
+std::vector<float> take_head_norm(TensorSource& source, const DenoiserShape& shape,
+                                  const std::string& name) {
+    if (!shape.qk_norm && !source.has(name)) return {};
+    return source.take_floats(name, {shape.attention.head_dim});
+}
+
+}  // namespace
+
+Layer Layer::take(TensorSource& source, const DenoiserShape& shape, int64_t index) {
+    const std::string prefix = "blk." + std::to_string(index) + ".";
+    const int64_t hidden = shape.hidden_size;
+    const int64_t wide = shape.feed_forward_size;
+    return {source.take_floats(prefix + "attn_norm.weight", {hidden}),
+            take_projection(source, shape, prefix + "attn_q", shape.query_width()),
+            take_projection(source, shape, prefix + "attn_k", shape.kv_width()),
+            take_projection(source, shape, prefix + "attn_v", shape.kv_width()),
+            take_head_norm(source, shape, prefix + "attn_q_norm.weight"),
+            take_head_norm(source, shape, prefix + "attn_k_norm.weight"),
+            source.take_matrix(prefix + "attn_output.weight", hidden, shape.query_width()),
+            source.take_floats(prefix + "ffn_norm.weight", {hidden}),
+            source.take_matrix(prefix + "ffn_gate.weight", wide, hidden),
+            source.take_matrix(prefix + "ffn_up.weight", wide, hidden),
+            source.take_matrix(prefix + "ffn_down.weight", hidden, wide)};
+}
+
+}  // namespace edge

@@ -1,0 +1,28 @@
+// What kind of dense denoiser a file holds: a row of settings, not a class per family.
+#pragma once
+
+#include <cstdint>
+
+#include "attention.h"
+#include "rope.h"
+
+namespace edge {
+
+struct DenoiserShape {
+    int64_t hidden_size;
+    int64_t num_layers;
+    AttentionShape attention;
+    int64_t feed_forward_size;
+    int64_t vocab_size;  // rows of the embedding
+    int64_t context_length;
+    float rms_norm_eps;
+    double rope_theta;
+    RopePairs rope_pairs;
+    bool qkv_bias;  // the file must hold these; where false it may
+    bool qk_norm;   // RMSNorm per head before the rotation; likewise
+
+    int64_t query_width() const { return attention.num_heads * attention.head_dim; }
+    int64_t kv_width() const { return attention.num_kv_heads * attention.head_dim; }
+};
+
+}  // namespace edge
