@@ -21,6 +21,13 @@ from __future__ import annotations
 from os import PathLike, fspath
 
 
+def printable(text: str) -> str:
+    """Escape line ends, control characters and lone surrogates, so that text is one line."""
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text
+    )
+
+
 class EdgeError(Exception):
     """Base of all errors. ``hint`` says what to do; ``path`` and ``offset`` say where."""
 
@@ -43,8 +50,7 @@ class EdgeError(Exception):
         if self.offset is not None:
             place += f":{self.offset}"
         located = f"{self.what} ({place})" if place else self.what
-        line = f"{located} - {self.hint}" if self.hint else located
-        return line.replace("\r", "\\r").replace("\n", "\\n")
+        return printable(f"{located} - {self.hint}" if self.hint else located)
 
 
 class RequestError(EdgeError, ValueError):

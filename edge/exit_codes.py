@@ -41,6 +41,7 @@ from edge.errors import (
     NumericError,
     RequestError,
     UnsupportedModelError,
+    printable,
 )
 
 INTERNAL = 70
@@ -97,7 +98,7 @@ def exit_code(error: BaseException) -> int:
 
 def one_line(program: str, error: BaseException) -> str:
     """Return ``PROGRAM: error: WHAT (FILE[:offset]) - WHAT TO DO``, safe for any terminal."""
-    return _printable(f"{program}: error: {_message(error)}")
+    return printable(f"{program}: error: {_message(error)}")
 
 
 def guarded(program: str, command: click.Command, args: list[str] | None = None) -> int:
@@ -165,13 +166,6 @@ def _usage_message(error: click.ClickException) -> str:
 def _detail(error: BaseException) -> str:
     text = str(error)
     return f": {text}" if text else ""
-
-
-def _printable(text: str) -> str:
-    """Escape line ends, control characters and lone surrogates."""
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text
-    )
 
 
 def _escape_what_cannot_be_encoded() -> None:
