@@ -23,7 +23,6 @@ class RowStats:
     margin: NDArray[np.float32]
     entropy: NDArray[np.float32]
 
-
     def take(self, entries: NDArray[np.intp], positions: NDArray[np.int32]) -> RowStats:
         """Some entries, in that order, as the view of other positions."""
         return RowStats(
@@ -93,7 +92,7 @@ class Canvas:
         return len(self.ids)
 
     def without_prompt(self) -> NDArray[np.int32]:
-        """The ids with all that was given masked: what classifier-free guidance steers away from."""
+        """The ids with all that was given masked, for classifier-free guidance."""
         return np.where(self._given, np.int32(self.mask_token_id), self.ids)
 
     def holes(self, start: int = 0, stop: int | None = None) -> NDArray[np.int32]:

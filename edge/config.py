@@ -272,9 +272,7 @@ def _read_diffusion(reader: _Keys, denoiser: DenoiserConfig) -> DiffusionConfig:
         canvas=canvas,
         canvas_length=canvas_length,
         block_length=block_length,
-        block_align=_choice(
-            reader, keys.BLOCK_ALIGN, "prompt_end", ("prompt_end", "absolute")
-        ),
+        block_align=_choice(reader, keys.BLOCK_ALIGN, "prompt_end", ("prompt_end", "absolute")),
         sub_block_length=_optional_integer(reader, keys.SUB_BLOCK_LENGTH, high=block_length),
         shift_logits=reader.boolean(keys.SHIFT_LOGITS, default=reader.family.shifts),
         sampler=reader.text(keys.SAMPLER, default=DEFAULT_SAMPLER),

@@ -227,7 +227,7 @@ class Generation:
 
     def _eos_index(self) -> int | None:
         """Index of the first end token in the answer's committed beginning."""
-        if not self._diffusion.eos_ids or self._options.eos == "forbid":
+        if self._diffusion.in_place or self._options.eos == "forbid":
             return None
         hits = np.flatnonzero(np.isin(self._canvas.committed_prefix(), self._diffusion.eos_ids))
         return int(hits[0]) if len(hits) else None

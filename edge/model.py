@@ -213,7 +213,10 @@ class Model:
                 yield event
 
     def _checked_ids(self, ids: Sequence[int] | NDArray[np.integer[Any]]) -> NDArray[np.int32]:
-        array = np.asarray(ids)
+        try:
+            array = np.asarray(ids)
+        except ValueError:  # rows of different lengths
+            array = np.empty((0, 0))
         vocab_size = self.config.denoiser.vocab_size
         if array.ndim != 1 or (array.size and not np.issubdtype(array.dtype, np.integer)):
             raise RequestError("the prompt is no list of token ids", hint="give whole numbers")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
@@ -21,6 +20,12 @@ from edge.samplers.base import Sampler, SamplerOptions
 DEFAULT_MAX_TOKENS = 128
 EOS_RULES = ("stop", "late", "forbid")
 
+_KINDS: dict[str, Any] = {
+    "sampler": str,
+    "reference": bool,
+    "on_step": Callable,
+    "cancel": CancelFlag,
+}
 _TINY = 1e-9
 _RANGES = {
     "temperature": (0.0, 1e4),
@@ -95,6 +100,8 @@ class GenerateConfig:
             _check_number(name, getattr(self, name), low, high)
         for name, allowed in (("rank", RANKS), ("eos", EOS_RULES)):
             _check_choice(name, getattr(self, name), allowed)
+        for name, kind in _KINDS.items():
+            _check_kind(name, getattr(self, name), kind)
         if not _is_whole(self.seed) or not 0 <= self.seed < 1 << 64:
             raise RequestError(
                 f"seed is {self.seed!r}", hint="give a whole number from 0 to 2**64 - 1"
@@ -129,9 +136,7 @@ class Plan:
     options: GenerateConfig
 
 
-def plan_request(
-    prompt: NDArray[np.int32], options: GenerateConfig, config: ModelConfig
-) -> Plan:
+def plan_request(prompt: NDArray[np.int32], options: GenerateConfig, config: ModelConfig) -> Plan:
     """Raises RequestError or ContextLengthError for what the model cannot do."""
     canvas = _make_canvas(prompt, options, config)
     blocks = _blocks(canvas, options, config)
@@ -230,9 +235,7 @@ def _parts(
     return parts
 
 
-def _steps_of_blocks(
-    num_blocks: int, options: GenerateConfig, config: ModelConfig
-) -> list[int]:
+def _steps_of_blocks(num_blocks: int, options: GenerateConfig, config: ModelConfig) -> list[int]:
     """Steps of each block; 0 stands for a token per step."""
     if options.steps is None:
         per_block = options.steps_per_block or config.diffusion.steps_per_block
@@ -263,8 +266,13 @@ def _check_number(name: str, value: Any, low: float, high: float) -> None:
     if value is None:
         return
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not is_number or not math.isfinite(value) or not low <= value <= high:
+    if not is_number or not low <= value <= high:  # NaN is in no range
         raise RequestError(f"{name} is {value!r}", hint=f"give a number from {low:g} to {high:g}")
+
+
+def _check_kind(name: str, value: Any, kind: Any) -> None:
+    if value is not None and not isinstance(value, kind):
+        raise RequestError(f"{name} is {value!r}", hint=f"give a {kind.__name__}")
 
 
 def _check_choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:

@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
-#include <stdexcept>
 
 #include "errors.h"
 #include "dispatch.h"
@@ -27,10 +26,6 @@ bool should_stop(const StepInput& input) {
 }
 
 std::string layer_name(int64_t index) { return "layer " + std::to_string(index); }
-
-void require(bool condition, const char* message) {
-    if (!condition) throw std::invalid_argument(message);
-}
 
 }  // namespace
 
@@ -92,48 +87,8 @@ Machine Denoiser::machine() {
     return {*pool_, kernels_, activations_};
 }
 
-void Denoiser::check(const StepInput& input) const {
-    require(!input.ids.empty() && input.ids.size() == input.positions.size(),
-            "a step needs as many positions as ids, and at least one");
-    for (size_t i = 0; i < input.ids.size(); ++i) {
-        require(input.ids[i] >= 0 && input.ids[i] < shape_.vocab_size,
-                "a token id is outside the vocabulary");
-        require(input.positions[i] >= 0 && input.positions[i] < shape_.context_length,
-                "a position is outside the model's context");
-        require(i == 0 || input.positions[i] > input.positions[i - 1], "positions must ascend");
-    }
-    for (size_t i = 0; i < input.head_rows.size(); ++i)
-        require(input.head_rows[i] >= (i == 0 ? 0 : input.head_rows[i - 1] + 1) &&
-                    input.head_rows[i] < static_cast<int64_t>(input.ids.size()),
-                "head rows must ascend and be active");
-    require(input.mask.kind != AttentionMask::Kind::block || input.mask.block_length > 0,
-            "a block mask needs a block length");
-    require(std::isfinite(input.head.temperature) && input.head.temperature >= 0.0f,
-            "the temperature must be finite and not negative");
-    require(input.head.top_p > 0.0f && input.head.top_p <= 1.0f,
-            "top_p must be above 0 and at most 1");
-    require(input.head.top_k >= 0, "top_k must not be negative");
-    require(input.cache != nullptr || !input.store, "storing needs a cache");
-    check_guidance(input);
-    if (input.cache == nullptr) return;
-    require(
-        input.cache->num_layers() == shape_.num_layers && input.cache->width() == shape_.kv_width(),
-        "the cache was made for another denoiser");
-    require(input.positions.back() < input.cache->capacity(), "a position is beyond the cache");
-}
-
-void Denoiser::check_guidance(const StepInput& input) const {
-    const Guidance& guidance = input.guidance;
-    if (guidance.ids.empty()) return;
-    require(guidance.ids.size() == input.ids.size(), "guidance needs as many ids as the step");
-    require(input.cache == nullptr, "guidance works without a cache");
-    require(std::isfinite(guidance.scale), "the guidance scale must be finite");
-    for (const int32_t id : guidance.ids)
-        require(id >= 0 && id < shape_.vocab_size, "a token id is outside the vocabulary");
-}
-
 StepOutput Denoiser::step(const StepInput& input) {
-    check(input);
+    check_step(input, shape_);
     const std::lock_guard lock(mutex_);
     StepOutput output;
     output.cancelled = !run_guided(input, output) || !run_head(input, output);
@@ -197,7 +152,7 @@ void Denoiser::logits(const std::vector<int32_t>& ids, const AttentionMask& mask
     input.positions.resize(ids.size());
     std::iota(input.positions.begin(), input.positions.end(), 0);
     input.mask = mask;
-    check(input);
+    check_step(input, shape_);
     const std::lock_guard lock(mutex_);
     StepOutput ignored;
     run_layers(input, input.ids, ignored);
@@ -205,6 +160,9 @@ void Denoiser::logits(const std::vector<int32_t>& ids, const AttentionMask& mask
     normalise(machine, output_norm_, scratch_->all_rows, head_weights_->is_quantized(),
               "the final norm");
     multiply(machine, scratch_->input, {{&*head_weights_, out, shape_.vocab_size}});
+    const int64_t count = static_cast<int64_t>(ids.size()) * shape_.vocab_size;
+    if (!std::all_of(out, out + count, [](float x) { return std::isfinite(x); }))
+        throw NumericFault("the head's logits are not finite");
 }
 
 bool Denoiser::run_layers(const StepInput& input, const std::vector<int32_t>& ids,

@@ -18,43 +18,11 @@
 #include "model_file.h"
 #include "rope.h"
 #include "shape.h"
+#include "step.h"
 #include "thread_pool.h"
 #include "weights.h"
 
 namespace edge {
-
-using CancelFlag = std::atomic<bool>;
-
-// Classifier-free guidance: logits become u + (scale + 1) * (c - u), where u belongs to the same
-// canvas with other ids (the prompt masked). The head is linear, so the two hidden states are
-// combined and the head is evaluated once.
-struct Guidance {
-    std::vector<int32_t> ids;  // [active], empty: no guidance
-    float scale = 0.0f;
-};
-
-// One step: which tokens are computed, what they see, what is asked of them.
-struct StepInput {
-    std::vector<int32_t> ids;        // [active] token ids
-    std::vector<int32_t> positions;  // [active] ascending
-    std::vector<int32_t> head_rows;  // indices into the active tokens, ascending
-    KvCache* cache = nullptr;        // valid slots that are not active are attended too
-    bool store = false;              // publish the active rows' keys and values when done
-    AttentionMask mask;
-    HeadOptions head;
-    Guidance guidance;
-    const CancelFlag* cancel = nullptr;
-    int64_t deadline_ns = 0;  // on the steady clock; 0: none
-};
-
-struct StepOutput {
-    bool cancelled = false;
-    int64_t layers_done = 0;
-    int64_t body_ns = 0;  // everything but the head, attention included
-    int64_t attention_ns = 0;
-    int64_t head_ns = 0;
-    std::vector<HeadRow> rows;  // [head_rows]
-};
 
 class Denoiser {
 public:
@@ -77,8 +45,6 @@ private:
     struct Scratch;
 
     Machine machine();
-    void check(const StepInput& input) const;
-    void check_guidance(const StepInput& input) const;
     bool run_layers(const StepInput& input, const std::vector<int32_t>& ids, StepOutput& output);
     bool run_guided(const StepInput& input, StepOutput& output);
     bool run_head(const StepInput& input, StepOutput& output);

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -29,6 +31,17 @@ ISA_VARIABLE = "EDGE_ISA"
 ACTIVATIONS = ("int8", "f32")
 
 _NO_IDS = np.empty(0, np.int32)
+
+
+# A thread that is inside a step when the interpreter ends could not come back from it; closing
+# waits for the step and lets no other begin.
+_OPEN: weakref.WeakSet[NativeBackend] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    for backend in list(_OPEN):
+        backend.close()
 
 
 def default_threads() -> int:
@@ -75,6 +88,7 @@ class NativeBackend:
             )
         self._path = path
         self._lock = threading.Lock()
+        _OPEN.add(self)
 
     def new_cache(self, capacity: int) -> _native.KvCache:
         with self._use() as denoiser:

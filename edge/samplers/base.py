@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from edge.canvas import RowStats
 
+
 @dataclass(frozen=True)
 class SamplerOptions:
     """Parameters of the rules; each rule names those it uses.

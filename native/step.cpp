@@ -1,0 +1,66 @@
+#include "step.h"
+
+#include <algorithm>
+#include <cmath>
+#include <stdexcept>
+
+namespace edge {
+namespace {
+
+void require(bool condition, const char* message) {
+    if (!condition) throw std::invalid_argument(message);
+}
+
+void check_choices(const HeadOptions& head, int64_t vocab_size) {
+    require(std::isfinite(head.temperature) && head.temperature >= 0.0f,
+            "the temperature must be finite and not negative");
+    require(head.top_p > 0.0f && head.top_p <= 1.0f, "top_p must be above 0 and at most 1");
+    require(head.top_k >= 0, "top_k must not be negative");
+    const int64_t choices = head.num_choices > 0 ? head.num_choices : vocab_size;
+    std::vector<int32_t> forbidden = head.forbidden;
+    std::sort(forbidden.begin(), forbidden.end());
+    forbidden.erase(std::unique(forbidden.begin(), forbidden.end()), forbidden.end());
+    const auto is_choice = [&](int32_t id) { return id >= 0 && id < choices; };
+    require(std::count_if(forbidden.begin(), forbidden.end(), is_choice) < choices,
+            "every token is forbidden, none is left to choose");
+}
+
+void check_guidance(const StepInput& input, int64_t vocab_size) {
+    const Guidance& guidance = input.guidance;
+    if (guidance.ids.empty()) return;
+    require(guidance.ids.size() == input.ids.size(), "guidance needs as many ids as the step");
+    require(input.cache == nullptr, "guidance works without a cache");
+    require(std::isfinite(guidance.scale), "the guidance scale must be finite");
+    for (const int32_t id : guidance.ids)
+        require(id >= 0 && id < vocab_size, "a token id is outside the vocabulary");
+}
+
+}  // namespace
+
+void check_step(const StepInput& input, const DenoiserShape& shape) {
+    require(!input.ids.empty() && input.ids.size() == input.positions.size(),
+            "a step needs as many positions as ids, and at least one");
+    for (size_t i = 0; i < input.ids.size(); ++i) {
+        require(input.ids[i] >= 0 && input.ids[i] < shape.vocab_size,
+                "a token id is outside the vocabulary");
+        require(input.positions[i] >= 0 && input.positions[i] < shape.context_length,
+                "a position is outside the model's context");
+        require(i == 0 || input.positions[i] > input.positions[i - 1], "positions must ascend");
+    }
+    for (size_t i = 0; i < input.head_rows.size(); ++i)
+        require(input.head_rows[i] >= (i == 0 ? 0 : input.head_rows[i - 1] + 1) &&
+                    input.head_rows[i] < static_cast<int64_t>(input.ids.size()),
+                "head rows must ascend and be active");
+    require(input.mask.kind != AttentionMask::Kind::block || input.mask.block_length > 0,
+            "a block mask needs a block length");
+    check_choices(input.head, shape.vocab_size);
+    require(input.cache != nullptr || !input.store, "storing needs a cache");
+    check_guidance(input, shape.vocab_size);
+    if (input.cache == nullptr) return;
+    require(
+        input.cache->num_layers() == shape.num_layers && input.cache->width() == shape.kv_width(),
+        "the cache was made for another denoiser");
+    require(input.positions.back() < input.cache->capacity(), "a position is beyond the cache");
+}
+
+}  // namespace edge

@@ -1,0 +1,52 @@
+// What one denoising step is asked and what it answers.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <vector>
+
+#include "attention.h"
+#include "head.h"
+#include "kv_cache.h"
+#include "sampling.h"
+#include "shape.h"
+
+namespace edge {
+
+using CancelFlag = std::atomic<bool>;
+
+// Classifier-free guidance: logits become u + (scale + 1) * (c - u), where u belongs to the same
+// canvas with other ids (the prompt masked). The head is linear, so the two hidden states are
+// combined and the head is evaluated once.
+struct Guidance {
+    std::vector<int32_t> ids;  // [active], empty: no guidance
+    float scale = 0.0f;
+};
+
+// One step: which tokens are computed, what they see, what is asked of them.
+struct StepInput {
+    std::vector<int32_t> ids;        // [active] token ids
+    std::vector<int32_t> positions;  // [active] ascending
+    std::vector<int32_t> head_rows;  // indices into the active tokens, ascending
+    KvCache* cache = nullptr;        // valid slots that are not active are attended too
+    bool store = false;              // publish the active rows' keys and values when done
+    AttentionMask mask;
+    HeadOptions head;
+    Guidance guidance;
+    const CancelFlag* cancel = nullptr;
+    int64_t deadline_ns = 0;  // on the steady clock; 0: none
+};
+
+struct StepOutput {
+    bool cancelled = false;
+    int64_t layers_done = 0;
+    int64_t body_ns = 0;  // everything but the head, attention included
+    int64_t attention_ns = 0;
+    int64_t head_ns = 0;
+    std::vector<HeadRow> rows;  // [head_rows]
+};
+
+// Throws std::invalid_argument for a step that this denoiser cannot do.
+void check_step(const StepInput& input, const DenoiserShape& shape);
+
+}  // namespace edge
