@@ -19,15 +19,12 @@ Each prints as one line: ``WHAT (FILE[:offset]) - WHAT TO DO``.
 from __future__ import annotations
 
 from os import PathLike, fspath
-from unicodedata import category
-
-_UNSAFE = {"Cc", "Cs", "Zl", "Zp"}  # control characters, lone surrogates, separators of lines
 
 
 def printable(text: str) -> str:
     """Escape line ends, control characters and lone surrogates, so that text is one line."""
     return "".join(
-        c.encode("unicode_escape").decode("ascii") if category(c) in _UNSAFE else c for c in text
+        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text
     )
 
 

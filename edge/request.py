@@ -26,6 +26,7 @@ _KINDS: dict[str, Any] = {
     "on_step": Callable,
     "cancel": CancelFlag,
 }
+_ALWAYS = ("temperature", "guidance", "reference")  # have a default of their own, not None
 _TINY = 1e-9
 _RANGES = {
     "temperature": (0.0, 1e4),
@@ -145,7 +146,7 @@ def plan_request(prompt: NDArray[np.int32], options: GenerateConfig, config: Mod
             f"guidance is given, but this model's attention is {config.diffusion.attention}",
             hint="leave it out; it works with full attention",
         )
-    name = options.sampler or config.diffusion.sampler
+    name = config.diffusion.sampler if options.sampler is None else options.sampler
     sampler = samplers.find(name)(_sampler_options(name, options, config))
     return Plan(canvas, blocks, _parts(canvas, blocks, options, config), name, sampler, options)
 
@@ -263,7 +264,7 @@ def _check_count(name: str, value: Any) -> None:
 
 
 def _check_number(name: str, value: Any, low: float, high: float) -> None:
-    if value is None:
+    if value is None and name not in _ALWAYS:
         return
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not is_number or not low <= value <= high:  # NaN is in no range
@@ -271,7 +272,7 @@ def _check_number(name: str, value: Any, low: float, high: float) -> None:
 
 
 def _check_kind(name: str, value: Any, kind: Any) -> None:
-    if value is not None and not isinstance(value, kind):
+    if (value is not None or name in _ALWAYS) and not isinstance(value, kind):
         raise RequestError(f"{name} is {value!r}", hint=f"give a {kind.__name__}")
 
 

@@ -36,12 +36,28 @@ _NO_IDS = np.empty(0, np.int32)
 # A thread that is inside a step when the interpreter ends could not come back from it; closing
 # waits for the step and lets no other begin.
 _OPEN: weakref.WeakSet[NativeBackend] = weakref.WeakSet()
+_HELD: list[NativeBackend] = []
 
 
 @atexit.register
 def _close_all() -> None:
     for backend in list(_OPEN):
         backend.close()
+
+
+def _hold_all() -> None:
+    for backend in list(_OPEN):
+        backend.hold()
+        _HELD.append(backend)
+
+
+def _let_go() -> None:
+    while _HELD:
+        _HELD.pop().let_go()
+
+
+# No step may be in flight during a fork: its lock and its half-done work would be the child's.
+os.register_at_fork(before=_hold_all, after_in_parent=_let_go, after_in_child=_let_go)
 
 
 def default_threads() -> int:
@@ -129,6 +145,14 @@ class NativeBackend:
     def close(self) -> None:
         with self._lock:
             self._denoiser = None
+
+    def hold(self) -> None:
+        """Wait for the step in flight and let none begin until ``let_go``."""
+        self._lock.acquire()
+
+    def let_go(self) -> None:
+        """End a ``hold``."""
+        self._lock.release()
 
     @contextmanager
     def _use(self) -> Iterator[_native.Denoiser]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import gguf.quants
 import numpy as np
 import pytest
-from edge._native import dequantize, quantize
 from gguf import GGMLQuantizationType
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+
+from edge._native import dequantize, quantize
 
 TYPES = ["f32", "f16", "bf16", "q8_0", "q4_0"]
 

@@ -132,9 +132,7 @@ def test_bd3lm_run(files: dict[tuple[str, str], Path]) -> None:
         ("dyn", {"threshold": 0.35, "steps_per_block": 4}),
     ],
 )
-def test_sdar_runs(
-    files: dict[tuple[str, str], Path], name: str, options: dict[str, Any]
-) -> None:
+def test_sdar_runs(files: dict[tuple[str, str], Path], name: str, options: dict[str, Any]) -> None:
     data = expected("sdar")
     with edge.load(files["sdar", "f32"]) as model:
         _, result = states_of(model, data["prompt"], max_tokens=18, **options)
@@ -143,9 +141,7 @@ def test_sdar_runs(
 
 
 @pytest.mark.parametrize(("name", "threshold"), [("seq", 1.0), ("thr", 0.1)])
-def test_fast_dllm_runs(
-    files: dict[tuple[str, str], Path], name: str, threshold: float
-) -> None:
+def test_fast_dllm_runs(files: dict[tuple[str, str], Path], name: str, threshold: float) -> None:
     data = expected("fast_dllm_v2")
     with edge.load(files["fast_dllm_v2", "f32"]) as model:
         _, result = states_of(model, data["prompt"], max_tokens=22, threshold=threshold)
