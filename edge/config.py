@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from reprlib import repr as shown  # never longer than a line
 from typing import Any
 
 from edge.errors import ModelFileError, UnsupportedModelError
@@ -157,7 +158,7 @@ class _Keys:
         architecture: str = self.text(keys.ARCHITECTURE)
         if architecture not in ARCHITECTURES:
             raise UnsupportedModelError(
-                f"the file holds a model of architecture {architecture!r}",
+                f"the file holds a model of architecture {shown(architecture)}",
                 path=self._path,
                 hint=f"this version runs {', '.join(sorted(ARCHITECTURES))}",
             )
@@ -173,7 +174,7 @@ class _Keys:
 
     def unsupported(self, key: str, value: object, supported: str) -> UnsupportedModelError:
         return UnsupportedModelError(
-            f"key '{self._name(key)}' is {value!r}",
+            f"key '{self._name(key)}' is {shown(value)}",
             path=self._path,
             hint=f"this version runs {supported}",
         )
@@ -183,26 +184,26 @@ class _Keys:
     ) -> int:
         value = self._get(key, default)
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-            raise self.fail(key, f"is {value!r}, not a whole number from {low} to {high}")
+            raise self.fail(key, f"is {shown(value)}, not a whole number from {low} to {high}")
         return value
 
     def positive(self, key: str, *, default: object = _NO_SUCH_KEY, high: float = 1e30) -> float:
         value = self._get(key, default)
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if not number or not math.isfinite(value) or not 0 < value <= high:
-            raise self.fail(key, f"is {value!r}, not a number above 0 and up to {high:g}")
+            raise self.fail(key, f"is {shown(value)}, not a number above 0 and up to {high:g}")
         return float(value)
 
     def text(self, key: str, *, default: Any = _NO_SUCH_KEY) -> Any:
         value = self._get(key, default)
         if value is not default and not isinstance(value, str):
-            raise self.fail(key, f"is {value!r}, not a string")
+            raise self.fail(key, f"is {shown(value)}, not a string")
         return value
 
     def boolean(self, key: str, *, default: bool) -> bool:
         value = self._get(key, default)
         if not isinstance(value, bool):
-            raise self.fail(key, f"is {value!r}, not true or false")
+            raise self.fail(key, f"is {shown(value)}, not true or false")
         return value
 
     def ids(self, key: str, high: int) -> tuple[int, ...]:
@@ -210,9 +211,9 @@ class _Keys:
         try:
             listed = tuple(int(value) for value in values)
         except (TypeError, ValueError):
-            raise self.fail(key, f"is {values!r}, not a list of token ids") from None
+            raise self.fail(key, f"is {shown(values)}, not a list of token ids") from None
         if any(not 0 <= value < high for value in listed):
-            raise self.fail(key, f"is {listed!r}, not a list of token ids below {high}")
+            raise self.fail(key, f"is {shown(listed)}, not a list of token ids below {high}")
         return listed
 
     def _get(self, key: str, default: object) -> Any:

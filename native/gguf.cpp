@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
-#include <unordered_set>
+#include <set>
 
 #include "byte_reader.h"
 #include "errors.h"
@@ -189,7 +189,8 @@ void place_tensors(GgufHeader& header, uint64_t file_size) {
         throw FileFault(end, std::to_string(file_size - end) + " bytes follow the last tensor");
 }
 
-void refuse_duplicate(std::unordered_set<std::string>& seen, const std::string& name,
+// An ordered set: a hostile file could make every key of a hash table collide.
+void refuse_duplicate(std::set<std::string>& seen, const std::string& name,
                       const ByteReader& in, const char* kind) {
     if (!seen.insert(name).second) in.fail(std::string(kind) + quoted(name) + " occurs twice");
 }
@@ -224,12 +225,12 @@ GgufHeader parse_gguf(const std::byte* data, uint64_t available, uint64_t file_s
     uint64_t num_keys = 0;
     read_preamble(in, num_tensors, num_keys);
     GgufHeader header;
-    std::unordered_set<std::string> seen_keys;
+    std::set<std::string> seen_keys;
     for (uint64_t i = 0; i < num_keys; ++i) {
         header.metadata.push_back(read_key_value(in));
         refuse_duplicate(seen_keys, header.metadata.back().key, in, "key ");
     }
-    std::unordered_set<std::string> seen_tensors;
+    std::set<std::string> seen_tensors;
     for (uint64_t i = 0; i < num_tensors; ++i) {
         header.tensors.push_back(read_tensor_info(in));
         refuse_duplicate(seen_tensors, header.tensors.back().name, in, "tensor ");

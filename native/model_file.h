@@ -2,8 +2,8 @@
 #pragma once
 
 #include <cstddef>
+#include <map>
 #include <string>
-#include <unordered_map>
 
 #include "gguf.h"
 
@@ -31,7 +31,7 @@ public:
 
 private:
     GgufHeader header_;
-    std::unordered_map<std::string, const TensorInfo*> by_name_;
+    std::map<std::string, const TensorInfo*> by_name_;  // ordered: no collisions
     uint64_t size_bytes_ = 0;
     const std::byte* mapping_ = nullptr;
 };

@@ -18,8 +18,8 @@ struct DenoiserShape {
     float rms_norm_eps;
     double rope_theta;
     RopePairs rope_pairs;
-    bool qkv_bias;  // the file must hold these; where false it may
-    bool qk_norm;   // RMSNorm per head before the rotation; likewise
+    bool qkv_bias = false;  // the file must hold these; where false it may
+    bool qk_norm = false;   // RMSNorm per head before the rotation; likewise
 
     int64_t query_width() const { return attention.num_heads * attention.head_dim; }
     int64_t kv_width() const { return attention.num_kv_heads * attention.head_dim; }

@@ -42,6 +42,8 @@ def header_of(path: str, file: _native.ModelFile) -> Header:
 
 def _open(path: str | PathLike[str], map_tensors: bool) -> _native.ModelFile:
     name = fspath(path)
+    if "\0" in name:  # the system would open the file of the shorter name
+        raise ModelNotFoundError("no file name holds a NUL", path=name, hint="correct the path")
     try:
         return _native.ModelFile(os.fsencode(name), map_tensors)
     except _native.FileFault as fault:

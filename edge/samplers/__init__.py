@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from reprlib import repr as shown
+
 from edge.errors import RequestError
 from edge.samplers.base import Sampler
 from edge.samplers.bounded import EntropyBounded, Factor
@@ -33,5 +35,6 @@ def names() -> list[str]:
 def find(name: str) -> type[Sampler]:
     """Return the rule of that name; raises RequestError that lists the known ones."""
     if name not in SAMPLERS:
-        raise RequestError(f"there is no sampler {name!r}", hint=f"use one of {', '.join(names())}")
+        known = ", ".join(names())
+        raise RequestError(f"there is no sampler {shown(name)}", hint=f"use one of {known}")
     return SAMPLERS[name]

@@ -6,6 +6,7 @@ A task knows rules, never the answer: it may say that an answer keeps them, and 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from reprlib import repr as shown
 from typing import Protocol
 
 from edge.errors import UnsupportedModelError
@@ -46,7 +47,7 @@ def find(name: str | None) -> Task | None:
         return None
     if name not in TASKS:
         raise UnsupportedModelError(
-            f"the model file names the task {name!r}; known: {', '.join(sorted(TASKS))}",
+            f"the model file names the task {shown(name)}; known: {', '.join(sorted(TASKS))}",
             hint="use a version of this program that knows the task",
         )
     return TASKS[name]

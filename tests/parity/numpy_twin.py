@@ -1,0 +1,274 @@
+"""A LLaDA-shaped forward in numpy, written a second time and from the formulas.
+
+``forward`` is the network; how its parts are computed is a choice:
+``Plain`` is float64 in numpy's own order, the truth that the engine approximates.
+``AsEngine`` is float32 with the operations in the engine's order (kernels.h: 16 lanes, fused
+multiply-add), needed where a last bit decides how an activation rounds to int8. A fused
+multiply-add is float64 rounded to float32; it differs from the real one in 1 of 2^29 cases.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+GROUP = 32
+F32 = np.float32
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """Whole numbers [rows, cols] and a scale [rows, cols / 32] per group."""
+
+    whole: NDArray[np.int8]
+    scales: NDArray[np.float32]
+
+    def values(self) -> NDArray[np.float32]:
+        return self.whole * np.repeat(self.scales, GROUP, axis=1)
+
+
+Matrix = Array | Quantized
+
+
+@dataclass(frozen=True)
+class Network:
+    """Sizes, and weights under their names in a model file."""
+
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    eps: float
+    rope_theta: float
+    rope_pairs: str  # halves: i and i + head_dim / 2 turn together; adjacent: 2 i and 2 i + 1
+    weights: Mapping[str, Matrix]
+
+    def floats(self, name: str) -> Array:
+        held = self.weights[name]
+        return held.values() if isinstance(held, Quantized) else held
+
+    @property
+    def head(self) -> Matrix:
+        return self.weights.get("output.weight", self.weights["token_embd.weight"])
+
+
+@dataclass(frozen=True)
+class Mask:
+    kind: str = "full"
+    block_length: int = 1
+    origin: int = 0
+
+    def visible(self, length: int) -> NDArray[np.int64]:
+        """How many of the keys 0..length-1 each of the queries 0..length-1 sees."""
+        q = np.arange(length)
+        if self.kind == "full":
+            return np.full(length, length)
+        if self.kind == "causal":
+            return q + 1
+        block_end = ((q - self.origin) // self.block_length + 1) * self.block_length + self.origin
+        return np.minimum(block_end, length)
+
+
+class Arithmetic(Protocol):
+    dtype: type
+
+    def linear(self, rows: Array, weights: Matrix) -> Array: ...
+    def rms_norm(self, rows: Array, weight: Array, eps: float) -> Array: ...
+    def attend(self, q: Array, k: Array, v: Array, visible: Array) -> Array: ...
+    def silu(self, x: Array) -> Array: ...
+
+
+def forward(net: Network, ids: Array, math_: Arithmetic, mask: Mask | None = None) -> Array:
+    """Logits [len(ids), vocab]."""
+    visible = (mask or Mask()).visible(len(ids))
+    hidden = net.floats("token_embd.weight")[ids].astype(math_.dtype)
+    if "position_embd.weight" in net.weights:
+        hidden = hidden + net.floats("position_embd.weight")[: len(ids)].astype(math_.dtype)
+    for layer in range(net.num_layers):
+        hidden = hidden + _attention(net, f"blk.{layer}.", hidden, math_, visible)
+        hidden = hidden + _feed_forward(net, f"blk.{layer}.", hidden, math_)
+    hidden = math_.rms_norm(hidden, net.floats("output_norm.weight"), net.eps)
+    return math_.linear(hidden, net.head)
+
+
+def _attention(net: Network, at: str, hidden: Array, math_: Arithmetic, visible: Array) -> Array:
+    rows = math_.rms_norm(hidden, net.floats(at + "attn_norm.weight"), net.eps)
+    shapes = {"q": net.num_heads, "k": net.num_kv_heads, "v": net.num_kv_heads}
+    q, k, v = (
+        math_.linear(rows, net.weights[f"{at}attn_{name}.weight"])
+        .reshape(len(rows), heads, net.head_dim)
+        .swapaxes(0, 1)
+        for name, heads in shapes.items()
+    )
+    q, k = rotated(net, q), rotated(net, k)
+    share = net.num_heads // net.num_kv_heads
+    mixed = math_.attend(q, np.repeat(k, share, axis=0), np.repeat(v, share, axis=0), visible)
+    flat = np.ascontiguousarray(mixed.swapaxes(0, 1)).reshape(len(rows), -1)
+    return math_.linear(flat, net.weights[at + "attn_output.weight"])
+
+
+def _feed_forward(net: Network, at: str, hidden: Array, math_: Arithmetic) -> Array:
+    rows = math_.rms_norm(hidden, net.floats(at + "ffn_norm.weight"), net.eps)
+    gate = math_.linear(rows, net.weights[at + "ffn_gate.weight"])
+    up = math_.linear(rows, net.weights[at + "ffn_up.weight"])
+    return math_.linear(math_.silu(gate) * up, net.weights[at + "ffn_down.weight"])
+
+
+def rotated(net: Network, heads: Array) -> Array:
+    """Turn [heads, positions, head_dim] by the rotary embedding."""
+    pairs = net.head_dim // 2
+    frequencies = [net.rope_theta ** (-2.0 * i / net.head_dim) for i in range(pairs)]
+    angles = [[p * f for f in frequencies] for p in range(heads.shape[1])]
+    cosines = np.array([[math.cos(a) for a in row] for row in angles]).astype(F32)
+    sines = np.array([[math.sin(a) for a in row] for row in angles]).astype(F32)
+    halves = net.rope_pairs == "halves"
+    first = slice(0, pairs) if halves else slice(0, None, 2)
+    second = slice(pairs, None) if halves else slice(1, None, 2)
+    x, y = heads[..., first], heads[..., second]
+    turned = np.empty_like(heads)
+    turned[..., first] = x * cosines - y * sines
+    turned[..., second] = x * sines + y * cosines
+    return turned
+
+
+class Plain:
+    """Float64, numpy's order."""
+
+    dtype = np.float64
+
+    def linear(self, rows: Array, weights: Matrix) -> Array:
+        held = weights.values() if isinstance(weights, Quantized) else weights
+        return rows @ held.astype(np.float64).T
+
+    def rms_norm(self, rows: Array, weight: Array, eps: float) -> Array:
+        return rows / np.sqrt((rows**2).mean(axis=1, keepdims=True) + eps) * weight
+
+    def attend(self, q: Array, k: Array, v: Array, visible: Array) -> Array:
+        scores = q @ k.swapaxes(1, 2) / math.sqrt(q.shape[-1])
+        scores = np.where(np.arange(k.shape[1]) < visible[:, None], scores, -np.inf)
+        weights = np.exp(scores - scores.max(axis=2, keepdims=True))
+        return weights / weights.sum(axis=2, keepdims=True) @ v
+
+    def silu(self, x: Array) -> Array:
+        return x / (1.0 + np.exp(-x))
+
+
+def fma(a: Array, b: Array, c: Array) -> Array:
+    return (np.multiply(a, b, dtype=np.float64) + c).astype(F32)
+
+
+def lane_sum(lanes: Array) -> Array:
+    """Sum of the 16 lanes on the last axis, halves onto halves."""
+    for width in (8, 4, 2, 1):
+        lanes = lanes[..., :width] + lanes[..., width:]
+    return lanes[..., 0]
+
+
+def padded(x: Array) -> Array:
+    """[..., blocks, 16] of [..., count], zeros at the end."""
+    blocks = -(-x.shape[-1] // 16)
+    out = np.zeros((*x.shape[:-1], blocks * 16), x.dtype)
+    out[..., : x.shape[-1]] = x
+    return out.reshape(*x.shape[:-1], blocks, 16)
+
+
+def exp(x: Array) -> Array:
+    """Cephes' expf as in rows.h."""
+    x = np.minimum(F32(88.0), np.maximum(F32(-87.0), x))
+    n = np.rint(x * F32(1.44269504))
+    r = fma(n, F32(-0.693359375), x)
+    r = fma(n, F32(2.12194440e-4), r)
+    p = np.full_like(x, 1.9875691500e-4)
+    for coefficient in (1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1):
+        p = fma(p, r, F32(coefficient))
+    p = fma(p, r, F32(5.0000001201e-1))
+    p = fma(p, r * r, r) + F32(1.0)
+    return np.ldexp(p, n.astype(np.int32))
+
+
+def quantized_rows(rows: Array) -> tuple[NDArray[np.int8], Array]:
+    """Whole numbers and the scale [rows] of what enters a quantized linear layer."""
+    largest = np.abs(rows).max(axis=1)
+    empty = largest <= F32(1e-30)
+    inverse = np.where(empty, F32(0.0), F32(127.0) / np.where(empty, F32(1.0), largest))
+    scales = np.where(empty, F32(0.0), largest / F32(127.0))
+    return np.rint(rows * inverse[:, None]).astype(np.int8), scales
+
+
+class AsEngine:
+    """Float32 in the engine's order; ``int8`` says whether activations are quantized too."""
+
+    dtype = F32
+
+    def __init__(self, *, int8: bool) -> None:
+        self._int8 = int8
+
+    def linear(self, rows: Array, weights: Matrix) -> Array:
+        if not isinstance(weights, Quantized):
+            return _dot(rows, weights.astype(F32))
+        return _dot_int8(rows, weights) if self._int8 else _dot_groups(rows, weights)
+
+    def rms_norm(self, rows: Array, weight: Array, eps: float) -> Array:
+        lanes = np.zeros((len(rows), 16), F32)
+        blocks = padded(rows)
+        for i in range(blocks.shape[1]):
+            lanes = fma(blocks[:, i], blocks[:, i], lanes)
+        mean = lane_sum(lanes) / F32(rows.shape[1])
+        return rows * (F32(1.0) / np.sqrt(mean + F32(eps)))[:, None] * weight
+
+    def attend(self, q: Array, k: Array, v: Array, visible: Array) -> Array:
+        scores = np.zeros((len(q), q.shape[1], k.shape[1]), F32)
+        for d in range(q.shape[2]):
+            scores = fma(q[..., d, None], k[:, None, :, d], scores)
+        scores = scores * (F32(1.0) / np.sqrt(F32(q.shape[2])))
+        seen = np.arange(k.shape[1]) < visible[:, None]
+        highest = np.where(seen, scores, -np.inf).max(axis=2, keepdims=True).astype(F32)
+        weights = np.where(seen, exp(scores - highest), F32(0.0))
+        total = np.zeros((*weights.shape[:2], 16), F32)
+        blocks = padded(weights)
+        for i in range(blocks.shape[2]):
+            total = total + blocks[:, :, i]
+        mixed = np.zeros((len(q), q.shape[1], v.shape[2]), F32)
+        for key in range(k.shape[1]):
+            mixed = fma(weights[..., key, None], v[:, None, key], mixed)
+        return mixed * (F32(1.0) / lane_sum(total))[..., None]
+
+    def silu(self, x: Array) -> Array:
+        return x / (F32(1.0) + exp(F32(0.0) - x))
+
+
+def _dot(rows: Array, weights: Array) -> Array:
+    """The depth along the lanes, a sum over lanes at the end."""
+    a, w = padded(rows), padded(weights)
+    lanes = np.zeros((len(rows), len(weights), 16), F32)
+    for i in range(a.shape[1]):
+        lanes = fma(a[:, None, i], w[None, :, i], lanes)
+    return lane_sum(lanes)
+
+
+def _dot_int8(rows: Array, weights: Quantized) -> Array:
+    """Exact sums within a group, groups and then the row's scale in float32."""
+    whole, row_scales = quantized_rows(rows)
+    total = np.zeros((len(rows), len(weights.whole)), F32)
+    for group in range(weights.scales.shape[1]):
+        part = slice(group * GROUP, group * GROUP + GROUP)
+        sums = whole[:, part].astype(np.float64) @ weights.whole[:, part].astype(np.float64).T
+        total = fma(sums, weights.scales[:, group], total)
+    return total * row_scales[:, None]
+
+
+def _dot_groups(rows: Array, weights: Quantized) -> Array:
+    """Float activations against whole numbers, one after the other within a group."""
+    total = np.zeros((len(rows), len(weights.whole)), F32)
+    for group in range(weights.scales.shape[1]):
+        sums = np.zeros_like(total)
+        for k in range(group * GROUP, group * GROUP + GROUP):
+            sums = fma(rows[:, k, None], weights.whole[:, k].astype(F32), sums)
+        total = fma(sums, weights.scales[:, group], total)
+    return total
