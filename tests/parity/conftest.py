@@ -67,6 +67,13 @@ def _sibling(name: str) -> ModuleType:
 
 
 _twin = _sibling("numpy_twin")
+_writer = _sibling("gguf_of_checkpoint")
+
+
+@pytest.fixture(scope="session")
+def gguf_of_checkpoint() -> ModuleType:
+    """The module gguf_of_checkpoint.py beside this file."""
+    return _writer
 
 
 @pytest.fixture(scope="session")

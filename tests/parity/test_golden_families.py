@@ -1,4 +1,4 @@
-"""Every dense family: converted fixtures give the references' logits, ids, states and NFE.
+"""Every dense family: the fixtures give the references' logits, ids, states and NFE.
 
 The arrays in tests/golden/<family>/expected.npz were recorded from the families' own code; its
 README.md there says how.
@@ -6,7 +6,9 @@ README.md there says how.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -14,33 +16,52 @@ import pytest
 
 import edge
 import edge.backends.base
-from convert import convert
 from edge.canvas import RowStats
 from edge.engine import Session
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 MASK = 245
-BLOCKS_OF_8 = {"diffusion.attention": "block", "diffusion.block_length": "8"}
-SUB_BLOCKS_OF_4 = {"diffusion.sub_block_length": "4"}
-OVERRIDES = {"a2d_qwen3_bd3lm": BLOCKS_OF_8, "fast_dllm_v2": SUB_BLOCKS_OF_4}
-FAMILIES = ("dream", "a2d_qwen3_mdlm", "a2d_qwen3_bd3lm", "sdar", "fast_dllm_v2")
+ABSOLUTE = {"attention": "block", "block_align": "absolute", "sampler": "low_confidence_dynamic"}
+# family -> architecture, diffusion.* keys of the file
+FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
+    "dream": ("dream", {"sampler": "timestep", "rank": "entropy", "block_length": 512}),
+    "a2d_qwen3_mdlm": ("edge-qwen3", {"sampler": "linear_schedule"}),
+    "a2d_qwen3_bd3lm": (
+        "edge-qwen3",
+        {"sampler": "linear_schedule", "attention": "block", "block_length": 8},
+    ),
+    "sdar": ("edge-qwen3", {**ABSOLUTE, "block_length": 4}),
+    "fast_dllm_v2": (
+        "edge-qwen2",
+        {**ABSOLUTE, "block_length": 8, "sub_block_length": 4, "shift_logits": True},
+    ),
+}
+
+
+Write = Callable[..., Path]
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Path]:
+def write(gguf_of_checkpoint: ModuleType) -> Write:
+    """``write(family, out, kind, **changes)``: the fixture as a GGUF."""
+
+    def make(family: str, out: Path, kind: str, **changes: Any) -> Path:
+        architecture, diffusion = FAMILIES[family]
+        keys = {**diffusion, **changes}
+        gguf_of_checkpoint.write_gguf(GOLDEN / family, out, architecture, kind, MASK, **keys)
+        return out
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def files(write: Write, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Path]:
     folder = tmp_path_factory.mktemp("families")
-    made = {}
-    for family in FAMILIES:
-        for kind in ("f32", "q8_0", "q4_0"):
-            made[family, kind] = folder / f"{family}-{kind}.gguf"
-            convert(
-                GOLDEN / family,
-                made[family, kind],
-                kind,
-                overrides=OVERRIDES.get(family, {}),
-                mask_token_id=MASK,
-            )
-    return made
+    return {
+        (family, kind): write(family, folder / f"{family}-{kind}.gguf", kind)
+        for family in FAMILIES
+        for kind in ("f32", "q8_0", "q4_0")
+    }
 
 
 def expected(family: str) -> Any:
@@ -152,7 +173,7 @@ def test_fast_dllm_runs(files: dict[tuple[str, str], Path], name: str, threshold
 def uncached_forward(self: Session, start: int, stop: int, head_rows: Any, **options: Any) -> Any:
     """Session._forward without a cache: all before ``stop`` is computed anew, each time."""
     if options.get("store") and not len(head_rows):
-        return RowStats(*[np.empty(0)] * 5)
+        return RowStats(*[np.empty(0, np.int32)] * 5)
     mask = self._mask_of_prompt
     if mask.kind == "causal_context":
         causal = options.get("mask") is not None and options["mask"].kind == "causal"
@@ -167,12 +188,13 @@ def uncached_forward(self: Session, start: int, stop: int, head_rows: Any, **opt
     return self._backend.forward(request)
 
 
+CAUSAL = {"attention": "causal_context"}
 CACHING = [
     ("a2d_qwen3_bd3lm", {}),
     ("sdar", {}),
     ("fast_dllm_v2", {}),
-    ("sdar", {"diffusion.attention": "causal_context"}),
-    ("fast_dllm_v2", {"diffusion.attention": "causal_context"}),
+    ("sdar", CAUSAL),
+    ("fast_dllm_v2", CAUSAL),
 ]
 
 
@@ -180,14 +202,13 @@ CACHING = [
 @pytest.mark.parametrize(("family", "extra"), CACHING)
 def test_cached_equals_uncached(
     tmp_path: Path,
+    write: Write,
     monkeypatch: pytest.MonkeyPatch,
     family: str,
     extra: dict[str, str],
     max_tokens: int,
 ) -> None:
-    out = tmp_path / "model.gguf"
-    overrides = {**OVERRIDES.get(family, {}), **extra}
-    convert(GOLDEN / family, out, "q8_0", overrides=overrides, mask_token_id=MASK)
+    out = write(family, tmp_path / "model.gguf", "q8_0", **extra)
     for prompt_length in (0, 1, 7, 8, 11):
         prompt = expected(family)["prompt"][:prompt_length]
         with edge.load(out) as model:
@@ -200,7 +221,7 @@ def test_cached_equals_uncached(
         assert MASK not in cached.ids
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", list(FAMILIES))
 @pytest.mark.parametrize("kind", ["q8_0", "q4_0"])
 def test_threads_and_activations(
     files: dict[tuple[str, str], Path], family: str, kind: str

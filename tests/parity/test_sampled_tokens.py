@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -70,10 +71,38 @@ def test_frequencies_over_positions(model: _native.Denoiser, step: Step) -> None
     assert chi_square(counts, tempered(model.logits(IDS[:1])[0], 1.0)) < 5
 
 
-def test_the_same_whatever_threads_isa_and_rows(
-    path: Path, model: _native.Denoiser, denoiser: Callable[..., _native.Denoiser], step: Step
+def truncated(probabilities: NDArray[np.float64], top_k: int, top_p: float) -> NDArray[np.float64]:
+    """The k most probable, of those the fewest that reach p together."""
+    order = np.argsort(-probabilities, kind="stable")[: top_k or None]
+    shares = probabilities[order] / probabilities[order].sum()
+    kept = order[: int(np.searchsorted(shares.cumsum(), top_p)) + 1]
+    out = np.zeros_like(probabilities)
+    out[kept] = probabilities[kept] / probabilities[kept].sum()
+    return out
+
+
+@pytest.mark.parametrize(("top_k", "top_p"), [(5, 1.0), (0, 0.6), (8, 0.6), (1, 1.0), (0, 1e-6)])
+def test_frequencies_of_the_most_probable(
+    model: _native.Denoiser, step: Step, top_k: int, top_p: float
 ) -> None:
-    head = _native.HeadOptions(temperature=1.0, seed=9, draw=3)
+    counts = np.zeros(VOCAB, np.int64)
+    for draw in range(NUM_DRAWS):
+        head = _native.HeadOptions(temperature=1.5, seed=6, draw=draw, top_k=top_k, top_p=top_p)
+        counts[step(model, IDS[:2], head_rows=[1], head=head).sampled[0]] += 1
+    wanted = truncated(tempered(model.logits(IDS[:2])[1], 1.5), top_k, top_p)
+    assert (counts[wanted == 0] == 0).all()
+    assert (wanted > 0).sum() == 1 or chi_square(counts, wanted) < 5
+
+
+@pytest.mark.parametrize("restriction", [{}, {"top_k": 9}, {"top_p": 0.8}])
+def test_the_same_whatever_threads_isa_and_rows(
+    path: Path,
+    model: _native.Denoiser,
+    denoiser: Callable[..., _native.Denoiser],
+    step: Step,
+    restriction: dict[str, Any],
+) -> None:
+    head = _native.HeadOptions(temperature=1.0, seed=9, draw=3, **restriction)
     wanted = step(model, IDS, head=head).sampled
     assert not np.array_equal(wanted, step(model, IDS).top1)
     for isa in _native.supported_isas():
