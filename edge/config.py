@@ -6,9 +6,9 @@ named here, or is an error. Every value is checked before a kernel or an allocat
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from operator import index
 from reprlib import repr as shown  # never longer than a line
 from typing import Any
 
@@ -48,6 +48,7 @@ DEFAULT_RANK = "confidence"
 RANKS = ("confidence", "margin", "entropy", "random")
 
 _MAX_SIZE = 1 << 28  # of any dimension; also the native engine's bound
+_SMALLEST = 1e-30  # of a positive number; float32 holds it with full precision
 _NO_SUCH_KEY = object()
 
 
@@ -190,7 +191,7 @@ class _Keys:
     def positive(self, key: str, *, default: object = _NO_SUCH_KEY, high: float = 1e30) -> float:
         value = self._get(key, default)
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not number or not math.isfinite(value) or not 0 < value <= high:
+        if not number or not _SMALLEST <= value <= high:  # NaN is in no range
             raise self.fail(key, f"is {shown(value)}, not a number above 0 and up to {high:g}")
         return float(value)
 
@@ -209,7 +210,7 @@ class _Keys:
     def ids(self, key: str, high: int) -> tuple[int, ...]:
         values = self._get(key, ())
         try:
-            listed = tuple(int(value) for value in values)
+            listed = tuple(index(value) for value in values)
         except (TypeError, ValueError):
             raise self.fail(key, f"is {shown(values)}, not a list of token ids") from None
         if any(not 0 <= value < high for value in listed):

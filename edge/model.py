@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike, fspath
 from pathlib import Path
+from reprlib import repr as shown
 from types import TracebackType
 from typing import Any
 
@@ -103,9 +104,9 @@ class Model:
         header = header_of(path, file)
         self.info = _info_of(header)
         self.config = self.info.config
-        self.tokenizer = Tokenizer.from_header(header)
+        self.tokenizer = Tokenizer.from_header(header, self.config.denoiser.vocab_size)
         self.task = tasks.find(self.config.task)
-        samplers.find(self.config.diffusion.sampler)
+        _check_sampler(path, self.config.diffusion.sampler)
         self.activations = activations
         make = backends.find(backend)
         self._backend = make(
@@ -226,6 +227,15 @@ class Model:
                 hint=f"give ids from 0 to {vocab_size - 1}",
             )
         return array.astype(np.int32)
+
+
+def _check_sampler(path: str, name: str) -> None:
+    if name not in samplers.names():
+        raise UnsupportedModelError(
+            f"key '{keys.SAMPLER}' is {shown(name)}",
+            path=path,
+            hint=f"this version knows {', '.join(samplers.names())}",
+        )
 
 
 def _resolve(path: PathOrName | None) -> str:

@@ -20,18 +20,31 @@ class Tokenizer:
         self._tokenizer = tokenizer
 
     @classmethod
-    def from_header(cls, header: Header) -> Tokenizer | None:
-        """Return the file's tokenizer, None when it has none; raises ModelFileError."""
+    def from_header(cls, header: Header, vocab_size: int = 1 << 31) -> Tokenizer | None:
+        """Return the file's tokenizer, None when it has none.
+
+        Raises ModelFileError for one that is damaged or has ids of ``vocab_size`` or more.
+        """
         source = header.metadata.get(keys.TOKENIZER_JSON)
         if source is None:
             return None
         if not isinstance(source, str):
             raise ModelFileError(header.path, None, f"key '{keys.TOKENIZER_JSON}' is not a string")
         try:
-            return cls(HuggingFaceTokenizer.from_str(source))
-        except Exception as error:  # the library raises a bare Exception
+            tokenizer = HuggingFaceTokenizer.from_str(source)
+            largest = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # a bare Exception, or a panic, which is not even that
             reason = f"key '{keys.TOKENIZER_JSON}' holds no usable tokenizer: {error}"
-            raise ModelFileError(header.path, None, reason) from None
+            raise ModelFileError(header.path, None, reason[:400]) from None
+        if largest >= vocab_size:
+            reason = (
+                f"key '{keys.TOKENIZER_JSON}' has the token id {largest}, "
+                f"but the embedding has {vocab_size} rows"
+            )
+            raise ModelFileError(header.path, None, reason)
+        return cls(tokenizer)
 
     def encode(self, text: str) -> NDArray[np.int32]:
         """Return the ids of a text; raises RequestError for lone surrogates."""

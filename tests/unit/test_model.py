@@ -206,6 +206,24 @@ class TestIds:
             assert all(token < 250 and token != 245 for token in ids)
 
 
+class TestDrafts:
+    @pytest.mark.parametrize("temperature", [0.0, 3.0])
+    def test_confidence_is_the_model_s_plain_probability(
+        self, model: edge.Model, temperature: float
+    ) -> None:
+        """Of the token drawn, at temperature 1, whatever it was drawn at."""
+        drafts: list[edge.Draft] = []
+        model.generate_ids(
+            [5], max_tokens=8, steps=1, temperature=temperature, seed=3, on_step=drafts.append
+        )
+        logits = model.logits([5] + [245] * 8)[1:].astype(np.float64)
+        probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+        tokens = drafts[0].draft_ids[1:]
+        wanted = probabilities[np.arange(8), tokens]
+        assert np.abs(drafts[0].confidence[1:] - wanted).max() < 1e-5
+        assert (tokens == probabilities.argmax(axis=1)).all() == (temperature == 0)
+
+
 class TestLogits:
     def test_shape_and_context(self, model: edge.Model) -> None:
         logits = model.logits([1, 2, 3], context_length=2)

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from typing import Any
 
+import psutil
 import pytest
 
 import edge
@@ -59,6 +60,15 @@ def test_a_forked_child_generates(model: edge.Model, used_before: bool) -> None:
         model.generate(OTHER)
     answer = in_a_fork(lambda: model.generate(PUZZLE).text)
     assert answer == model.generate(PUZZLE).text
+
+
+@forks
+def test_a_forked_child_has_threads_of_its_own(model: edge.Model) -> None:
+    def threads_after_a_generation() -> int:
+        model.generate(PUZZLE, steps=3)
+        return psutil.Process().num_threads()
+
+    assert in_a_fork(threads_after_a_generation) == model.threads
 
 
 @forks

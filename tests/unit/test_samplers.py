@@ -107,7 +107,7 @@ def floored(
 
 @given(
     confidences=st.lists(st.floats(0, 1, width=32), min_size=1, max_size=40),
-    num_steps=st.integers(1, 50),
+    num_steps=st.integers(1, 12),
     name=st.sampled_from(samplers.names()),
     threshold=st.floats(0.1, 1.0),
 )
@@ -122,6 +122,16 @@ def test_progress_floor(
         assert committed >= -(-num_holes * step // num_steps)
     assert all(len(chosen) for chosen in choices)
     assert counts[-1] == num_holes
+
+
+def test_an_unsure_rule_is_carried_by_the_floor() -> None:
+    """After step i of S exactly ceil(M * i / S), when the rule finds one at a time."""
+    for num_holes in range(1, 25):
+        for num_steps in range(1, num_holes + 1):
+            rule = LowConfidenceDynamic(SamplerOptions(1.0))
+            counts, _ = floored(rule, [0.5] * num_holes, num_steps)
+            due = [-(-num_holes * i // num_steps) for i in range(1, num_steps + 1)]
+            assert counts == due
 
 
 def test_the_floor_adds_the_best_of_the_rest(rows: Rows) -> None:

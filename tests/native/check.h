@@ -1,0 +1,49 @@
+// Checks that say what failed, in which case, and where; a test goes on after a failed one.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstring>
+#include <random>
+#include <string>
+#include <vector>
+
+namespace edge::test {
+
+// Which of a test's many combinations is running; printed with a failure.
+inline std::string current_case;
+inline int num_checks = 0;
+inline int num_failures = 0;
+
+inline void check(bool holds, const char* what, const char* file = __builtin_FILE(),
+                  int line = __builtin_LINE()) {
+    ++num_checks;
+    if (holds || ++num_failures > 20) return;
+    std::fprintf(stderr, "%s:%d: %s (%s)\n", file, line, what, current_case.c_str());
+}
+
+// A test's exit code. A test that checked nothing has failed.
+inline int verdict() {
+    std::printf("%d checks, %d failed\n", num_checks, num_failures);
+    return num_failures == 0 && num_checks > 0 ? 0 : 1;
+}
+
+// Bit-equal; any NaN equals any other, whose bits IEEE 754 leaves open.
+inline bool same(float a, float b) {
+    return std::memcmp(&a, &b, sizeof a) == 0 || (std::isnan(a) && std::isnan(b));
+}
+
+inline bool near(double value, double reference, double tolerance) {
+    return std::fabs(value - reference) <= tolerance;
+}
+
+inline std::vector<float> random_floats(size_t count, uint32_t seed, float scale = 1.0f) {
+    std::mt19937 engine(seed);
+    std::normal_distribution<float> normal(0.0f, scale);
+    std::vector<float> values(count);
+    for (float& value : values) value = normal(engine);
+    return values;
+}
+
+}  // namespace edge::test

@@ -1,0 +1,208 @@
+// Products with int8 and int4 panels, on every ISA: equal bit for bit to plain loops, whatever the
+// number of rows and columns of a call.
+#include "check.h"
+#include "guarded.h"
+#include "numbers.h"
+#include "tables.h"
+
+using namespace edge;
+using namespace edge::test;
+
+namespace {
+
+constexpr int max_rows = 17;  // more than any table's blocks of float rows
+constexpr int64_t max_depth = 1024;
+constexpr float untouched = 12345.0f;
+
+enum class Content { random, smallest, largest, alternating, odd_scales };
+constexpr Content contents[] = {Content::random, Content::smallest, Content::largest,
+                                Content::alternating, Content::odd_scales};
+
+// 16 columns of signed weights and rows of activations, packed as kernels.h says.
+class Problem {
+public:
+    Problem(int bits, int64_t depth, Content content)
+        : bits_(bits), depth_(depth), content_(content), engine_(7) {
+        weights_.resize(static_cast<size_t>(panel_cols * depth));
+        for (size_t i = 0; i < weights_.size(); ++i) weights_[i] = weight(i);
+        scales_.resize(static_cast<size_t>(depth / weight_group * panel_cols));
+        for (size_t i = 0; i < scales_.size(); ++i) scales_[i] = scale(i);
+        activations_.resize(static_cast<size_t>(max_rows * depth));
+        for (size_t i = 0; i < activations_.size(); ++i) activations_[i] = activation(i);
+        floats_ = random_floats(activations_.size(), 3);
+        row_scales_ = random_floats(max_rows, 4, 0.01f);
+        pack();
+    }
+
+    int64_t groups() const { return depth_ / weight_group; }
+    const std::vector<float>& floats() const { return floats_; }
+    int64_t depth() const { return depth_; }
+
+    // What an int kernel must return for a row and column: integers first, then two roundings.
+    float expected_int(int row, int col) const {
+        float total = 0.0f;
+        for (int64_t g = 0; g < groups(); ++g) {
+            int32_t sum = 0;
+            for (int64_t k = g * weight_group; k < (g + 1) * weight_group; ++k)
+                sum += weights_[col * depth_ + k] * activations_[row * depth_ + k];
+            total = std::fmaf(static_cast<float>(sum), scale_at(g, col), total);
+        }
+        return total * row_scales_[row];
+    }
+
+    // The same weights against float activations: a lane per column, so the order is plain.
+    float expected_float(int row, int col) const {
+        float total = 0.0f;
+        for (int64_t g = 0; g < groups(); ++g) {
+            float sum = 0.0f;
+            for (int64_t k = g * weight_group; k < (g + 1) * weight_group; ++k)
+                sum = std::fmaf(floats_[row * depth_ + k],
+                                static_cast<float>(weights_[col * depth_ + k]), sum);
+            total = std::fmaf(sum, scale_at(g, col), total);
+        }
+        return total;
+    }
+
+    Panel place_panel(Side side) {
+        return {line_buffer_.copy(side, lines_), scale_buffer_.copy(side, scales_), depth_};
+    }
+
+    // Rows 0..rows-1 as one tile.
+    QuantizedTile place_tile(Side side, int rows) {
+        int8_t* values = value_buffer_.at(side, static_cast<size_t>(rows * depth_));
+        int32_t* sums = sum_buffer_.filled(side, static_cast<size_t>(rows * groups()), 0);
+        for (int r = 0; r < rows; ++r)
+            for (int64_t k = 0; k < depth_; ++k) {
+                const int8_t value = activations_[r * depth_ + k];
+                values[(k / 4 * rows + r) * 4 + k % 4] = value;
+                sums[k / weight_group * rows + r] += value;
+            }
+        return {values, sums,
+                row_scale_buffer_.copy(side, row_scales_.data(), static_cast<size_t>(rows)), rows};
+    }
+
+    std::string name() const {
+        return "int" + std::to_string(bits_) + " depth " + std::to_string(depth_) + " content " +
+               std::to_string(static_cast<int>(content_));
+    }
+
+private:
+    int8_t weight(size_t i) {
+        const int half = 1 << (bits_ - 1);
+        switch (content_) {
+            case Content::smallest: return static_cast<int8_t>(-half);
+            case Content::largest: return static_cast<int8_t>(half - 1);
+            case Content::alternating: return static_cast<int8_t>(i % 2 == 0 ? -half : half - 1);
+            default: return static_cast<int8_t>(static_cast<int>(engine_() % (2u * half)) - half);
+        }
+    }
+    int8_t activation(size_t i) {
+        switch (content_) {
+            case Content::smallest: return i / depth_ % 2 == 0 ? 127 : -127;
+            case Content::largest: return i / depth_ % 2 == 0 ? -127 : 127;
+            case Content::alternating: return i % 2 == 0 ? 127 : -127;
+            default: return static_cast<int8_t>(static_cast<int>(engine_() % 255) - 127);
+        }
+    }
+    uint16_t scale(size_t i) {
+        constexpr uint16_t odd[] = {0x0000, 0x8000, 0x0001, 0x83FF, 0x7BFF,
+                                    0xFBFF, 0x7C00, 0x7E00, 0xFC00, 0x3C00};
+        if (content_ == Content::odd_scales) return odd[i % std::size(odd)];
+        return f16_from_float(0.001f + 0.01f * static_cast<float>(engine_() % 100));
+    }
+    float scale_at(int64_t group, int col) const {
+        return float_from_f16(scales_[group * panel_cols + col]);
+    }
+    void pack() {
+        lines_.assign(static_cast<size_t>(panel_cols * depth_ * bits_ / 8), 0);
+        for (int c = 0; c < panel_cols; ++c)
+            for (int64_t k = 0; k < depth_; ++k) {
+                const int stored = weights_[c * depth_ + k] + (bits_ == 8 ? 128 : 8);
+                if (bits_ == 8)
+                    lines_[k / 4 * line_bytes + c * 4 + k % 4] = static_cast<uint8_t>(stored);
+                else
+                    lines_[k / 8 * line_bytes + c * 4 + k % 4] |=
+                        static_cast<uint8_t>(stored << (k % 8 < 4 ? 0 : 4));
+            }
+    }
+
+    int bits_;
+    int64_t depth_;
+    Content content_;
+    std::mt19937 engine_;
+    std::vector<int8_t> weights_, activations_;
+    std::vector<uint16_t> scales_;
+    std::vector<float> floats_, row_scales_;
+    std::vector<uint8_t> lines_;
+    Guarded<uint8_t> line_buffer_{panel_cols * max_depth};
+    Guarded<uint16_t> scale_buffer_{panel_cols * max_depth / weight_group};
+    Guarded<int8_t> value_buffer_{max_rows * max_depth};
+    Guarded<int32_t> sum_buffer_{max_rows * max_depth / weight_group};
+    Guarded<float> row_scale_buffer_{max_rows};
+};
+
+using Expected = std::vector<float>;  // [max_rows][panel_cols]
+
+template <typename Evaluate>
+Expected evaluate(Evaluate evaluate_one) {
+    Expected expected;
+    for (int r = 0; r < max_rows; ++r)
+        for (int c = 0; c < panel_cols; ++c) expected.push_back(evaluate_one(r, c));
+    return expected;
+}
+
+// `run` fills an output tile of some rows and columns.
+template <typename Run>
+void check_tile(Side side, int rows, int cols, const Expected& expected, Run run) {
+    static Guarded<float> buffer(max_rows * (panel_cols + 2));
+    const int64_t stride = cols + 2;
+    const auto count = static_cast<size_t>((rows - 1) * stride + cols);
+    float* out = buffer.filled(side, count, untouched);
+    run(OutputTile{out, stride, cols});
+    for (int r = 0; r < rows; ++r)
+        for (int64_t c = 0; c < (r + 1 < rows ? stride : cols); ++c)
+            check(same(out[r * stride + c], c < cols ? expected[r * panel_cols + c] : untouched),
+                  c < cols ? "differs from the plain loop" : "writes outside its columns");
+}
+
+void check_problem(const KernelTable& table, int bits, Problem& problem, Side side) {
+    const Expected ints = evaluate([&](int r, int c) { return problem.expected_int(r, c); });
+    const Expected floats = evaluate([&](int r, int c) { return problem.expected_float(r, c); });
+    const Panel panel = problem.place_panel(side);
+    const auto gemm = bits == 8 ? table.gemm_int8 : table.gemm_int4;
+    const auto gemm_of_floats = bits == 8 ? table.gemm_int8_float : table.gemm_int4_float;
+    Guarded<float> row_buffer(max_rows * max_depth);
+    for (int rows = 1; rows <= max_rows; ++rows)
+        for (int cols = 1; cols <= panel_cols; ++cols) {
+            current_case = std::string(table.isa) + " " + problem.name() + " rows " +
+                           std::to_string(rows) + " columns " + std::to_string(cols);
+            if (rows <= table.tile_rows) {
+                const QuantizedTile tile = problem.place_tile(side, rows);
+                check_tile(side, rows, cols, ints,
+                           [&](const OutputTile& out) { gemm(panel, tile, out); });
+            }
+            const auto count = static_cast<size_t>(rows * problem.depth());
+            const FloatRows input{row_buffer.copy(side, problem.floats().data(), count),
+                                  problem.depth(), rows};
+            check_tile(side, rows, cols, floats,
+                       [&](const OutputTile& out) { gemm_of_floats(panel, input, out); });
+        }
+}
+
+}  // namespace
+
+int main() {
+    for (const KernelTable* table : all_tables())
+        check(table->tile_rows >= 1 && table->tile_rows <= max_tile_rows &&
+                  table->query_rows <= max_tile_rows,
+              "a table's tile is larger than callers provide for");
+    for (const int bits : {8, 4})
+        for (const int64_t depth : {32, 64, 96, 160, 256, 1024})
+            for (const Content content : contents) {
+                if (content != Content::random && depth > 96) continue;
+                Problem problem(bits, depth, content);
+                for (const KernelTable* table : all_tables())
+                    for (const Side side : both_sides) check_problem(*table, bits, problem, side);
+            }
+    return verdict();
+}
