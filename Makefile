@@ -1,5 +1,5 @@
 # Thin names for the commands of CONTRIBUTING.md; no logic lives here.
-.PHONY: setup test lint native sanitize
+.PHONY: setup test lint native sanitize sanitize-python
 
 setup:
 	python3 -m venv .venv
@@ -25,3 +25,9 @@ sanitize:
 	cmake --preset sanitize
 	cmake --build --preset sanitize
 	ctest --preset sanitize
+
+# Replaces the installed extension by a sanitized one; install again afterwards.
+sanitize-python:
+	pip install --quiet --no-deps -e . -C cmake.define.EDGE_SANITIZE=ON -C build-dir=build/sanitized
+	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
+	ASAN_OPTIONS=detect_leaks=0 pytest -q tests/hostile tests/parity/test_step_cache.py tests/parity/test_step_arguments.py
