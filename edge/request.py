@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -255,7 +256,7 @@ def _shared_out(total: int, count: int) -> list[int]:
 
 
 def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def _check_count(name: str, value: Any) -> None:
@@ -266,7 +267,7 @@ def _check_count(name: str, value: Any) -> None:
 def _check_number(name: str, value: Any, low: float, high: float) -> None:
     if value is None and name not in _ALWAYS:
         return
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
     if not is_number or not low <= value <= high:  # NaN is in no range
         raise RequestError(f"{name} is {value!r}", hint=f"give a number from {low:g} to {high:g}")
 

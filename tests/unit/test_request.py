@@ -194,3 +194,8 @@ def test_the_caller_s_prompt_is_not_changed(planned: Planned) -> None:
     plan = planned(prompt, max_tokens=2)
     plan.canvas.commit(np.array([3], np.int32), np.array([7], np.int32))
     assert prompt.tolist() == [1, MASK, 3]
+
+
+def test_numpy_numbers_are_numbers(planned: Planned) -> None:
+    plan = planned([1], max_tokens=np.int64(6), seed=np.uint64(3), temperature=np.float32(0.5))
+    assert len(plan.canvas) == 7
