@@ -190,8 +190,8 @@ void place_tensors(GgufHeader& header, uint64_t file_size) {
 }
 
 // An ordered set: a hostile file could make every key of a hash table collide.
-void refuse_duplicate(std::set<std::string>& seen, const std::string& name,
-                      const ByteReader& in, const char* kind) {
+void refuse_duplicate(std::set<std::string>& seen, const std::string& name, const ByteReader& in,
+                      const char* kind) {
     if (!seen.insert(name).second) in.fail(std::string(kind) + quoted(name) + " occurs twice");
 }
 
