@@ -136,10 +136,13 @@ def read_config(header: Header) -> ModelConfig:
     num_tokens = reader.integer(
         keys.NUM_TOKENS, default=denoiser.vocab_size, high=denoiser.vocab_size
     )
+    diffusion = _read_diffusion(reader, denoiser)
+    if num_tokens == 1 and diffusion.mask_token_id == 0:
+        raise reader.fail(keys.NUM_TOKENS, "is 1, and that one is the mask token")
     return ModelConfig(
         name=reader.text(keys.NAME, default=denoiser.architecture),
         denoiser=denoiser,
-        diffusion=_read_diffusion(reader, denoiser),
+        diffusion=diffusion,
         num_tokens=num_tokens,
         task=reader.text(keys.TASK, default=None),
     )

@@ -94,7 +94,7 @@ def keys(gguf: Any) -> list[str]:
 
 
 @settings(
-    max_examples=2500,
+    max_examples=1000,
     deadline=None,
     derandomize=True,
     database=None,

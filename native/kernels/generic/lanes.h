@@ -109,7 +109,9 @@ inline Lanes round_even(Lanes a) {
 // a * 2^n for whole n from -126 to 127.
 inline Lanes scale_by_power(Lanes a, Lanes n) {
     return each([&](int i) {
-        return a.v[i] * float_of(static_cast<uint32_t>(static_cast<int32_t>(n.v[i]) + 127) << 23);
+        const float power = std::isnan(n.v[i]) ? 0.0f : n.v[i];  // `a` is NaN then, too
+        const auto exponent = static_cast<uint32_t>(static_cast<int32_t>(power) + 127);
+        return a.v[i] * float_of(exponent << 23);
     });
 }
 
