@@ -29,8 +29,8 @@ def convert(
 ) -> ConversionReport:
     """Convert the checkpoint folder `source` to the GGUF file `out` and verify it.
 
-    `type` is f32, f16, bf16, q8_0 or q4_0; norms and position tables stay f32. `force` allows
-    `out` and `report` to exist; they are replaced only once the new ones are whole and verified.
+    `type` is f32, f16, bf16, q8_0 or q4_0; norms, biases and position tables stay f32. `force`
+    allows `out` and `report` to exist; they are replaced once the new ones are whole and verified.
     `dry_run` writes nothing. `overrides` are diffusion.*, edge.task and general.name keys.
     `progress(stage, done_bytes, stage_bytes)` is called as the work goes on. About three times
     the largest tensor as float32 is held in memory, never the whole model.

@@ -1,4 +1,4 @@
-"""A checkpoint folder in hub layout: config.json, safetensors, tokenizer.json.
+"""A checkpoint folder in hub layout: config.json, safetensors, tokenizer files.
 
 Nothing here runs code from the folder. Pickled checkpoints are refused unopened, since opening
 a pickle can run anything.
@@ -15,21 +15,31 @@ from typing import Any
 
 from convert import json_file, safetensors_file
 from convert.safetensors_file import StoredTensor
+from convert.tokenizer_files import (
+    ADDED_TOKENS,
+    TOKENIZER,
+    TOKENIZER_CONFIG,
+    StoredTokenizer,
+    TokenNames,
+    read_token_names,
+    read_tokenizer,
+)
 from edge.errors import ModelFileError, ModelNotFoundError, UnsupportedModelError
 
 CONFIG = "config.json"
+GENERATION_CONFIG = "generation_config.json"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-TOKENIZER = "tokenizer.json"
-TOKENIZER_CONFIG = "tokenizer_config.json"
 CHAT_TEMPLATE = "chat_template.jinja"
 
 _MIB = 1 << 20
 _LIMITS = {
     CONFIG: _MIB,
+    GENERATION_CONFIG: _MIB,
     INDEX: 16 * _MIB,
     TOKENIZER: 64 * _MIB,
     TOKENIZER_CONFIG: 16 * _MIB,
+    ADDED_TOKENS: 16 * _MIB,
     CHAT_TEMPLATE: _MIB,
 }
 _PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
@@ -38,23 +48,16 @@ _HASH_CHUNK_BYTES = _MIB
 
 
 @dataclass(frozen=True)
-class StoredTokenizer:
-    """tokenizer.json as it stands, and the largest id it can give."""
-
-    path: Path
-    json: str
-    largest_id: int
-
-
-@dataclass(frozen=True)
 class Checkpoint:
     """What the folder says; tensor values stay on disk until they are asked for."""
 
     folder: Path
     config: dict[str, Any]
+    generation_config: dict[str, Any]  # empty when the file is absent
     tensors: dict[str, StoredTensor]
     weight_files: tuple[Path, ...]
     tokenizer: StoredTokenizer | None
+    token_names: TokenNames
     chat_template: str | None
 
     @property
@@ -95,13 +98,18 @@ def open_checkpoint(source: Path) -> Checkpoint:
     _refuse_non_folder(source)
     weight_files, tensors = _find_tensors(source)
     config = json_file.read_object(_required(source, CONFIG), _LIMITS[CONFIG])
+    tokenizer = read_tokenizer(_optional(source, TOKENIZER), _LIMITS[TOKENIZER])
+    settings = _object_or_empty(source, TOKENIZER_CONFIG)
+    added_tokens = _object_or_empty(source, ADDED_TOKENS)
     return Checkpoint(
         folder=source,
         config=config,
+        generation_config=_object_or_empty(source, GENERATION_CONFIG),
         tensors=tensors,
         weight_files=weight_files,
-        tokenizer=_read_tokenizer(_optional(source, TOKENIZER)),
-        chat_template=_read_chat_template(source),
+        tokenizer=tokenizer,
+        token_names=read_token_names(tokenizer, settings, added_tokens, source),
+        chat_template=_read_chat_template(source, settings),
     )
 
 
@@ -163,34 +171,22 @@ def _read_shards(folder: Path, index: Path) -> tuple[tuple[Path, ...], dict[str,
     return paths, tensors
 
 
-def _read_tokenizer(path: Path | None) -> StoredTokenizer | None:
-    from tokenizers import Tokenizer
-
-    if path is None:
-        return None
-    text = json_file.read_text(path, _LIMITS[TOKENIZER])
-    json_file.parse_object(text, path)
-    try:
-        ids = Tokenizer.from_str(text).get_vocab(with_added_tokens=True).values()
-    except Exception as error:  # the library raises plain Exception
-        reason = f"tokenizer.json is refused by the tokenizers library: {error}"
-        raise ModelFileError(path, None, reason) from None
-    return StoredTokenizer(path, text, max(ids, default=0))
-
-
-def _read_chat_template(folder: Path) -> str | None:
+def _read_chat_template(folder: Path, settings: dict[str, Any]) -> str | None:
     if path := _optional(folder, CHAT_TEMPLATE):
         return json_file.read_text(path, _LIMITS[CHAT_TEMPLATE]) or None
-    path = _optional(folder, TOKENIZER_CONFIG)
-    if path is None:
-        return None
-    template = json_file.read_object(path, _LIMITS[TOKENIZER_CONFIG]).get("chat_template")
+    template = settings.get("chat_template")
     if isinstance(template, list):  # several named templates
-        named = {entry.get("name"): entry for entry in template if isinstance(entry, dict)}
+        named = {str(entry.get("name")): entry for entry in template if isinstance(entry, dict)}
         template = named.get("default", {}).get("template")
     if template is None or isinstance(template, str):
         return template or None
-    raise ModelFileError(path, None, f"chat_template is {json_file.shown(template)}, not a text")
+    reason = f"chat_template is {json_file.shown(template)}, not a text"
+    raise ModelFileError(folder / TOKENIZER_CONFIG, None, reason)
+
+
+def _object_or_empty(folder: Path, name: str) -> dict[str, Any]:
+    path = _optional(folder, name)
+    return json_file.read_object(path, _LIMITS[name]) if path else {}
 
 
 def _required(folder: Path, name: str) -> Path:

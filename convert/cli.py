@@ -20,6 +20,7 @@ _EPILOG = """\b
 Examples:
   edge-convert LLaDA-8B-Instruct llada-8b.gguf
   edge-convert LLaDA-8B-Instruct llada-8b.gguf --type q4_0 --report llada-8b.json
+  edge-convert Qwen3-0.6B-diffusion-bd3lm-v0.1 bd3lm.gguf --set diffusion.attention=block
   edge-convert ./my-model my-model.gguf --dry-run
   edge-convert ./my-model my-model.gguf --set diffusion.threshold=0.95 --set edge.task=sudoku
 
@@ -42,7 +43,7 @@ Every option has an environment variable, EDGE_CONVERT_TYPE for --type and so on
     type=click.Choice(TYPES),
     default="q8_0",
     show_default=True,
-    help="How weights are stored; norms and position tables stay f32.",
+    help="How weights are stored; norms, biases and position tables stay f32.",
 )
 @click.option("--dry-run", is_flag=True, help="Print which tensor becomes what; write nothing.")
 @click.option(
@@ -63,7 +64,7 @@ Every option has an environment variable, EDGE_CONVERT_TYPE for --type and so on
     "--mask-token-id",
     type=int,
     metavar="N",
-    help="The mask token, where config.json does not name it or names a wrong one.",
+    help="The mask token, where neither config.json nor the tokenizer names it rightly.",
 )
 @click.option("--force", is_flag=True, help="Replace OUT (and the report) if it exists.")
 @click.option(
@@ -175,6 +176,9 @@ def _summary(result: ConversionReport) -> str:
     for reason in reasons:
         names = folded(kept.name for kept in result.kept_f16 if kept.reason == reason)
         lines.append(f"kept as f16: {', '.join(names)} ({reason})")
+    if result.ignored:
+        lines.append(f"ignored: {', '.join(folded(result.ignored))}")
+    lines += [f"note: {note}" for note in result.notes]
     if result.activations:
         agreement, kl = result.activations.top1_agreement, result.activations.mean_kl_nats
         lines.append(

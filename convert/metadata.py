@@ -12,7 +12,7 @@ import numpy as np
 from convert.json_file import shown
 from edge.formats import keys
 
-Kind = Literal["u32", "f32", "bool", "string", "u32s"]
+Kind = Literal["u32", "f32", "bool", "string", "u32s", "i32s", "strings"]
 _WANTED = {
     "u32": f"a whole number from 0 to {2**32 - 1}",
     "f32": "a finite number",
@@ -24,11 +24,18 @@ _WANTED = {
 
 @dataclass(frozen=True)
 class Entry:
-    """One key of the file. The value of kind "u32s" is a tuple of integers."""
+    """One key of the file. A kind in the plural has a tuple as its value."""
 
     key: str
     kind: Kind
     value: Any
+
+    @property
+    def text_bytes(self) -> int:
+        """Bytes of its texts, length fields included."""
+        texts = self.value if self.kind == "strings" else ()
+        texts = (self.value,) if self.kind == "string" else texts
+        return sum(8 + len(text.encode()) for text in texts)
 
     def stored(self) -> Any:
         """The value as a reader sees it: float32 rounds."""
@@ -92,16 +99,22 @@ _ATTENTIONS = {
     "block_causal": "block",
     "causal_context": "causal_context",
 }
+_RANKS = {name: name for name in ("confidence", "margin", "entropy", "random")}
 _SETTINGS = (
     Setting(keys.NOISE, "string", {"mask": "mask", "uniform": "uniform"}),
     Setting(keys.ATTENTION, "string", _ATTENTIONS),
     Setting(keys.CANVAS, "string", {"append": "append", "in_place": "in_place"}),
     Setting(keys.CANVAS_LENGTH, "u32", low=1, high=2**32 - 1),
     Setting(keys.BLOCK_LENGTH, "u32", low=1, high=2**32 - 1),
+    Setting(keys.BLOCK_ALIGN, "string", {"absolute": "absolute", "prompt_end": "prompt_end"}),
+    Setting(keys.SUB_BLOCK_LENGTH, "u32", low=1, high=2**32 - 1),
     Setting(keys.SHIFT_LOGITS, "bool"),
     Setting(keys.SAMPLER, "string"),
     Setting(keys.STEPS_PER_BLOCK, "u32", low=1, high=2**32 - 1),
     Setting(keys.THRESHOLD, "f32", low=1e-6, high=1),
+    Setting(keys.FACTOR, "f32", low=1e-6, high=1e6),
+    Setting(keys.ENTROPY_BOUND, "f32", low=1e-6, high=1e6),
+    Setting(keys.RANK, "string", _RANKS),
     Setting(keys.EOS_IDS, "u32s"),
     Setting(keys.TASK, "string"),
     Setting(keys.NAME, "string"),
@@ -118,13 +131,16 @@ def text_is_storable(text: str) -> bool:
 
 
 def summary(entries: Mapping[str, Entry], longest: int = 200) -> dict[str, Any]:
-    """Key -> value for a report; texts longer than `longest` characters become their length."""
-    return {
-        key: f"<{len(entry.value.encode())} bytes>"
-        if entry.kind == "string" and len(entry.value) > longest
-        else entry.stored()
-        for key, entry in entries.items()
-    }
+    """Key -> value for a report; what has more than `longest` parts becomes their number."""
+    return {key: _shortened(entry, longest) for key, entry in entries.items()}
+
+
+def _shortened(entry: Entry, longest: int) -> Any:
+    if entry.kind == "string" and len(entry.value) > longest:
+        return f"<{len(entry.value.encode())} bytes>"
+    if isinstance(entry.value, tuple) and len(entry.value) > longest:
+        return f"<{len(entry.value)} values>"
+    return entry.stored()
 
 
 def describe(key: str, value: object, wanted: str) -> str:

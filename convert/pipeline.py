@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from convert.checkpoint import Checkpoint, hash_file, open_checkpoint
 from convert.metadata import SETTINGS, Entry, describe, summary, text_is_storable
 from convert.models import build_spec
-from convert.models.base import Choices, Spec, TensorSpec
+from convert.models.base import Choices, Spec, TensorSpec, ignored
 from convert.outputs import check_free_space, check_targets
 from convert.plan import Plan, make_plan
 from convert.report import ActivationReport, ConversionReport, KeptF16, TensorReport
 from convert.verify import check_keys, compare_activations, verify_file
+from convert.vocabulary import Vocabulary, vocabulary_of
 from convert.writers.gguf import write_gguf
 from edge.errors import RequestError
 from edge.formats import keys
@@ -52,8 +53,9 @@ class Job:
     request: Request
     checkpoint: Checkpoint
     spec: Spec
+    vocabulary: Vocabulary
     plan: Plan
-    source_sha256: str | None
+    source_sha256: str | None = None
 
     @property
     def entries(self) -> dict[str, Entry]:
@@ -63,7 +65,8 @@ class Job:
         if text_is_storable(name):
             entries.append(Entry(keys.NAME, "string", name))
         entries += self.spec.entries
-        entries += _tokenizer_entries(self.checkpoint)
+        entries += self.vocabulary.entries
+        entries += _texts(self.checkpoint)
         entries += _provenance(self.checkpoint, self.plan.type, self.source_sha256)
         return {entry.key: entry for entry in entries} | dict(self.request.choices.settings)
 
@@ -71,9 +74,15 @@ class Job:
     def needed_bytes(self) -> int:
         """The size of the file, overestimated a little."""
         entries = self.entries
-        texts = sum(len(entry.value) * 4 for entry in entries.values() if entry.kind == "string")
+        texts = sum(entry.text_bytes for entry in entries.values())
         num_headers = len(self.plan.tensors) + len(entries)
-        return self.plan.data_bytes + texts + num_headers * _HEADER_BYTES_PER_ENTRY
+        # a token costs its type too
+        return self.plan.data_bytes + 2 * texts + num_headers * _HEADER_BYTES_PER_ENTRY
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know."""
+        return tuple(filter(None, (*self.spec.notes, self.vocabulary.note)))
 
     def load(self, tensor: TensorSpec) -> NDArray[np.float32]:
         """The tensor's values in the runtime's order."""
@@ -106,7 +115,8 @@ def run(request: Request) -> ConversionReport:
     checkpoint = open_checkpoint(request.source)
     spec = build_spec(checkpoint, request.choices)
     plan = make_plan(spec, request.type)
-    planned = Job(request, checkpoint, spec, plan, None)
+    vocabulary = vocabulary_of(checkpoint, spec.num_rows)
+    planned = Job(request, checkpoint, spec, vocabulary, plan)
     check_keys(request.out, planned.entries.values())
     if request.dry_run:
         return _report(planned)
@@ -151,8 +161,7 @@ def _counted(progress: Progress, stage: str, total: int) -> Callable[[int], None
     return advance
 
 
-def _tokenizer_entries(checkpoint: Checkpoint) -> Iterator[Entry]:
-    yield Entry(keys.TOKENIZER_MODEL, "string", "no_vocab")
+def _texts(checkpoint: Checkpoint) -> Iterator[Entry]:
     if checkpoint.tokenizer:
         yield Entry(keys.TOKENIZER_JSON, "string", checkpoint.tokenizer.json)
     if checkpoint.chat_template:
@@ -189,6 +198,8 @@ def _report(
         tensors=tensors or _planned_tensors(plan),
         kept_f16=tuple(KeptF16(t.spec.target, t.kept_f16_because) for t in plan.kept_f16),
         keys=summary(job.entries),
+        ignored=tuple(sorted(ignored(job.checkpoint))),
+        notes=job.notes,
         activations=activations,
         source_sha256=job.source_sha256,
         sha256=_sha256(written) if written else None,

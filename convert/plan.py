@@ -8,7 +8,7 @@ from convert.models.base import Spec, TensorSpec
 from convert.stored_types import LAYOUTS, TYPES
 from edge.errors import RequestError
 
-_STAY_FLOAT = {"norm", "table"}
+_STAY_FLOAT = {"norm", "bias", "table"}
 ALIGNMENT = 32
 
 

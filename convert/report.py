@@ -46,7 +46,10 @@ class ActivationReport:
 
 @dataclass(frozen=True)
 class ConversionReport:
-    """What `convert` returns. Paths are as the caller gave them."""
+    """What `convert` returns. Paths are as the caller gave them.
+
+    `ignored` are tensors of the source that carry nothing, `notes` sentences for the user.
+    """
 
     source: str
     output: str
@@ -61,6 +64,8 @@ class ConversionReport:
     tensors: tuple[TensorReport, ...]
     kept_f16: tuple[KeptF16, ...]
     keys: dict[str, Any] = field(default_factory=dict)
+    ignored: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     activations: ActivationReport | None = None
     source_sha256: str | None = None
     sha256: str | None = None

@@ -92,8 +92,8 @@ def _check_entries(path: Path, found: dict[str, Any], entries: Iterable[Entry]) 
     if wrong := sorted(wanted.keys() ^ found.keys()):
         raise _fault(path, f"keys {', '.join(wrong)} are missing or too many")
     for key, value in wanted.items():
-        same = np.array_equal(found[key], value)
-        if not same:
+        read = list(found[key]) if isinstance(value, tuple) else found[key]
+        if read != (list(value) if isinstance(value, tuple) else value):
             raise _fault(path, f"key {key} reads back as {str(found[key])[:60]}")
 
 

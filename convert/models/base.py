@@ -16,7 +16,9 @@ from convert.json_file import shown
 from convert.metadata import Entry, describe
 from edge.errors import ModelFileError, UnsupportedModelError
 
-Role = Literal["norm", "embedding", "head", "linear", "table"]
+Role = Literal["norm", "bias", "embedding", "head", "linear", "table"]
+# Tables that a model makes from its settings and old checkpoints store nevertheless.
+_IGNORED_SUFFIXES = (".rotary_emb.inv_freq",)
 _MOST_NAMES = 100
 _CONFIG_HINT = "correct config.json or fetch it again"
 
@@ -44,16 +46,23 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class Spec:
-    """Everything one checkpoint becomes. `dropped` are tensors that are stored elsewhere."""
+    """Everything one checkpoint becomes.
+
+    `num_rows` counts the embedding's rows, `dropped` are tensors that are stored elsewhere,
+    `notes` are sentences for the user.
+    """
 
     architecture: str
+    num_rows: int
     tensors: tuple[TensorSpec, ...]
     entries: tuple[Entry, ...]
     dropped: frozenset[str] = frozenset()
+    notes: tuple[str, ...] = ()
 
     def validate(self, checkpoint: Checkpoint) -> None:
         """Raise ModelFileError listing all missing, extra and wrongly shaped tensors."""
         wanted = {tensor.source: tensor.shape for tensor in self.tensors}
+        left_out = self.dropped | ignored(checkpoint)
         found = {name: tensor.shape for name, tensor in checkpoint.tensors.items()}
         wrong = [
             f"{name} is {_shape(found[name])}, wanted {_shape(shape)}"
@@ -62,7 +71,7 @@ class Spec:
         ]
         faults = (
             _list("missing", folded(wanted.keys() - found.keys())),
-            _list("extra", folded(found.keys() - wanted.keys() - self.dropped)),
+            _list("extra", folded(found.keys() - wanted.keys() - left_out)),
             _list("wrong shape", wrong),
         )
         if reason := "; ".join(filter(None, faults)):
@@ -80,13 +89,23 @@ class Choices:
 
 @dataclass(frozen=True)
 class ConfigReader:
-    """Typed, bounded reads of config.json. Each raises ModelFileError naming key and value."""
+    """Typed, bounded reads of config.json. Each raises ModelFileError naming key and value.
+
+    `section` is the object within config.json that is read, its top level when empty.
+    """
 
     checkpoint: Checkpoint
+    section: str = ""
 
     def get(self, key: str) -> Any:
         """The raw value, None when absent."""
-        return self.checkpoint.config.get(key)
+        return self._values.get(key)
+
+    def within(self, section: str) -> ConfigReader:
+        """A reader of that object. Raises ModelFileError for anything else, save null."""
+        if not isinstance(self.get(section), dict | None):
+            raise self.fault(section, "null or an object")
+        return ConfigReader(self.checkpoint, section)
 
     def count(self, key: str, high: int, default: int | None = None) -> int:
         """A whole number from 1 to `high`; `default` where it is absent or null."""
@@ -108,9 +127,8 @@ class ConfigReader:
     def number(self, key: str, low: float, high: float) -> float:
         """A number from `low` to `high`."""
         value = self.get(key)
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise self.fault(key, f"a number from {low:g} to {high:g}")
-        if not low <= value <= high:
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not is_number or not low <= value <= high:
             raise self.fault(key, f"a number from {low:g} to {high:g}")
         return float(value)
 
@@ -123,9 +141,10 @@ class ConfigReader:
 
     def fault(self, key: str, wanted: str) -> ModelFileError:
         """The error for a missing or impossible value."""
-        missing = key not in self.checkpoint.config
-        reason = f"config.json has no {key}, {wanted} is wanted" if missing else ""
-        reason = reason or describe(key, self.get(key), wanted)
+        name = f"{self.section}.{key}" if self.section else key
+        missing = key not in self._values
+        reason = f"config.json has no {name}, {wanted} is wanted" if missing else ""
+        reason = reason or describe(name, self.get(key), wanted)
         return ModelFileError(self.checkpoint.config_path, None, reason, hint=_CONFIG_HINT)
 
     def require(self, wanted: Mapping[str, object]) -> None:
@@ -141,6 +160,11 @@ class ConfigReader:
                 path=self.checkpoint.config_path,
                 hint="this kind of model cannot be converted",
             )
+
+    @property
+    def _values(self) -> dict[str, Any]:
+        config = self.checkpoint.config
+        return config.get(self.section) or {} if self.section else config
 
     def _whole(self, key: str, low: int, high: int, default: int | None) -> int:
         value = default if self.get(key) is None else self.get(key)
@@ -158,6 +182,11 @@ def pair_rope_rows(weight: NDArray[np.float32], heads: int) -> NDArray[np.float3
     rows, cols = weight.shape
     halves = weight.reshape(heads, 2, rows // heads // 2, cols)
     return np.ascontiguousarray(halves.swapaxes(1, 2)).reshape(rows, cols)
+
+
+def ignored(checkpoint: Checkpoint) -> frozenset[str]:
+    """Names of tensors that carry nothing: the runtime computes them itself."""
+    return frozenset(name for name in checkpoint.tensors if name.endswith(_IGNORED_SUFFIXES))
 
 
 def folded(names: Iterable[str]) -> list[str]:

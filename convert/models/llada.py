@@ -9,14 +9,14 @@ embedding tensor, which may be padded beyond `vocab_size`.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from convert.checkpoint import Checkpoint
 from convert.json_file import shown
-from convert.metadata import Entry
+from convert.models import shape as sizes
 from convert.models.base import Choices, ConfigReader, Role, Spec, TensorSpec
 from convert.models.diffusion import DiffusionReader
-from edge.errors import ModelFileError, RequestError
+from convert.models.shape import DenseShape
+from convert.models.tokens import read_special_tokens
 from edge.formats import keys
 
 PLAIN = "llada"  # what stock llama.cpp runs too: adjacent-pair rotation
@@ -47,30 +47,8 @@ _MAY_ONLY_BE = {
     "rope_scaling": None,
     "quantization_config": None,
 }
-_MOST_LAYERS = 4096
-_MOST_HEADS = 16384
-_WIDEST = 1 << 20
-_LONGEST = 1 << 24
-_MOST_ROWS = 1 << 24
-
-
-@dataclass(frozen=True)
-class _Shape:
-    hidden_size: int
-    num_heads: int
-    num_kv_heads: int
-    num_layers: int
-    feed_forward_size: int
-    context_length: int
-    num_rows: int
-    num_tokens: int
-    rope_theta: float
-    norm_eps: float
-    has_positions: bool
-
-    @property
-    def head_dim(self) -> int:
-        return self.hidden_size // self.num_heads
+# No model with these tensor names was published for another process.
+_PROCESS = {keys.NOISE: "mask", keys.ATTENTION: "full", keys.SHIFT_LOGITS: False}
 
 
 def build(checkpoint: Checkpoint, choices: Choices) -> Spec:
@@ -82,21 +60,32 @@ def build(checkpoint: Checkpoint, choices: Choices) -> Spec:
     config = ConfigReader(checkpoint)
     _refuse_unsupported(config)
     shape = _read_shape(config)
-    config.require_rows_for_tokenizer(shape.num_rows)
+    tokens = read_special_tokens(config, choices, shape.num_rows)
     diffusion = DiffusionReader(
-        config, choices, longest=shape.context_length, num_rows=shape.num_rows
+        config,
+        choices,
+        longest_key="max_sequence_length",
+        longest=shape.context_length,
+        num_rows=shape.num_rows,
+        eos_ids=tokens.eos,
+        supported=_PROCESS,
     ).entries()
+    has_positions = config.flag("learned_position_table", False)
     in_place = diffusion[keys.CANVAS].value == "in_place"
-    architecture = EXTENDED if shape.has_positions or in_place else PLAIN
-    tied = _head_is_embedding(config)
+    architecture = EXTENDED if has_positions or in_place else PLAIN
+    tied = sizes.head_is_embedding(config, "weight_tying", _HEAD, _EMBEDDING)
     return Spec(
         architecture=architecture,
-        tensors=tuple(_tensors(shape, has_head=not tied, paired=architecture == PLAIN)),
-        entries=(
-            *_shape_entries(architecture, shape),
-            *diffusion.values(),
-            *_token_entries(config, choices, shape),
+        num_rows=shape.num_rows,
+        tensors=tuple(
+            _tensors(
+                shape,
+                has_positions=has_positions,
+                has_head=not tied,
+                paired=architecture == PLAIN,
+            )
         ),
+        entries=(*shape.entries(architecture), *diffusion.values(), *tokens.entries()),
         dropped=frozenset({_HEAD} if tied else ()),
     )
 
@@ -109,61 +98,50 @@ def _refuse_unsupported(config: ConfigReader) -> None:
     config.require({k: v for k, v in _MAY_ONLY_BE.items() if config.get(k) is not None})
 
 
-def _read_shape(config: ConfigReader) -> _Shape:
-    hidden_size = config.count("d_model", _WIDEST)
-    num_heads = config.count("n_heads", _MOST_HEADS)
+def _read_shape(config: ConfigReader) -> DenseShape:
+    hidden_size = config.count("d_model", sizes.WIDEST)
+    num_heads = config.count("n_heads", sizes.MOST_HEADS)
     if hidden_size % num_heads or hidden_size // num_heads % 2:
         raise config.fault("n_heads", f"a number that gives d_model {hidden_size} even heads")
-    one_kv_head = config.flag("multi_query_attention", False)
-    num_kv_heads = config.count("n_kv_heads", num_heads, 1 if one_kv_head else num_heads)
-    if num_heads % num_kv_heads:
-        raise config.fault("n_kv_heads", f"a divisor of n_heads {num_heads}")
-    num_tokens = config.count("vocab_size", _MOST_ROWS)
-    num_rows = _num_rows(config, num_tokens)
-    if num_tokens > num_rows:
-        raise config.fault("vocab_size", f"at most the embedding's {num_rows} rows")
-    return _Shape(
+    num_rows = _num_rows(config)
+    return DenseShape(
         hidden_size=hidden_size,
         num_heads=num_heads,
-        num_kv_heads=num_kv_heads,
-        num_layers=config.count("n_layers", _MOST_LAYERS),
+        num_kv_heads=sizes.read_num_kv_heads(
+            config,
+            "n_kv_heads",
+            num_heads,
+            default=1 if config.flag("multi_query_attention", False) else num_heads,
+        ),
+        head_dim=hidden_size // num_heads,
+        num_layers=config.count("n_layers", sizes.MOST_LAYERS),
         feed_forward_size=_feed_forward_size(config, hidden_size),
-        context_length=config.count("max_sequence_length", _LONGEST),
+        context_length=config.count("max_sequence_length", sizes.LONGEST),
         num_rows=num_rows,
-        num_tokens=num_tokens,
+        num_tokens=sizes.read_num_tokens(config, num_rows),
         rope_theta=config.number("rope_theta", 1.0, 1e30),
         norm_eps=config.number("rms_norm_eps", 1e-30, 1.0),
-        has_positions=config.flag("learned_position_table", False),
     )
 
 
 def _feed_forward_size(config: ConfigReader, hidden_size: int) -> int:
     if config.get("mlp_hidden_size") is not None or config.get("mlp_ratio") is None:
-        return config.count("mlp_hidden_size", _WIDEST)
-    return config.count("mlp_ratio", _WIDEST // hidden_size) * hidden_size
+        return config.count("mlp_hidden_size", sizes.WIDEST)
+    return config.count("mlp_ratio", sizes.WIDEST // hidden_size) * hidden_size
 
 
-def _num_rows(config: ConfigReader, num_tokens: int) -> int:
-    """The embedding tensor's row count; where it is missing, what config.json promises."""
-    embedding = config.checkpoint.tensors.get(_EMBEDDING)
-    if embedding is not None and embedding.shape:
-        return embedding.shape[0]
-    return config.count("embedding_size", _MOST_ROWS, num_tokens)
+def _num_rows(config: ConfigReader) -> int:
+    promised = config.count("vocab_size", sizes.MOST_ROWS)
+    promised = config.count("embedding_size", sizes.MOST_ROWS, promised)
+    return sizes.read_num_rows(config, _EMBEDDING, promised)
 
 
-def _head_is_embedding(config: ConfigReader) -> bool:
-    """True when the head is stored once, as the embedding."""
-    tensors = config.checkpoint.tensors
-    flag = config.flag("weight_tying", _HEAD not in tensors)
-    if _HEAD not in tensors:
-        return flag
-    return _EMBEDDING in tensors and tensors[_HEAD].equals(tensors[_EMBEDDING])
-
-
-def _tensors(shape: _Shape, *, has_head: bool, paired: bool) -> Iterator[TensorSpec]:
+def _tensors(
+    shape: DenseShape, *, has_positions: bool, has_head: bool, paired: bool
+) -> Iterator[TensorSpec]:
     hidden = shape.hidden_size
     yield TensorSpec(_EMBEDDING, "token_embd.weight", (shape.num_rows, hidden), "embedding")
-    if shape.has_positions:
+    if has_positions:
         rows = shape.context_length
         yield TensorSpec(_POSITIONS, "position_embd.weight", (rows, hidden), "table")
     for layer in range(shape.num_layers):
@@ -173,9 +151,8 @@ def _tensors(shape: _Shape, *, has_head: bool, paired: bool) -> Iterator[TensorS
         yield TensorSpec(_HEAD, "output.weight", (shape.num_rows, hidden), "head")
 
 
-def _layer_tensors(shape: _Shape, layer: int, paired: bool) -> Iterator[TensorSpec]:
+def _layer_tensors(shape: DenseShape, layer: int, paired: bool) -> Iterator[TensorSpec]:
     hidden, wide = shape.hidden_size, shape.feed_forward_size
-    kv_size = shape.num_kv_heads * shape.head_dim
     q_heads, k_heads = (shape.num_heads, shape.num_kv_heads) if paired else (0, 0)
 
     def tensor(source: str, target: str, *size: int, rope_heads: int = 0) -> TensorSpec:
@@ -185,59 +162,10 @@ def _layer_tensors(shape: _Shape, layer: int, paired: bool) -> Iterator[TensorSp
 
     yield tensor("attn_norm", "attn_norm", hidden)
     yield tensor("q_proj", "attn_q", hidden, hidden, rope_heads=q_heads)
-    yield tensor("k_proj", "attn_k", kv_size, hidden, rope_heads=k_heads)
-    yield tensor("v_proj", "attn_v", kv_size, hidden)
+    yield tensor("k_proj", "attn_k", shape.kv_size, hidden, rope_heads=k_heads)
+    yield tensor("v_proj", "attn_v", shape.kv_size, hidden)
     yield tensor("attn_out", "attn_output", hidden, hidden)
     yield tensor("ff_norm", "ffn_norm", hidden)
     yield tensor("ff_proj", "ffn_gate", wide, hidden)
     yield tensor("up_proj", "ffn_up", wide, hidden)
     yield tensor("ff_out", "ffn_down", hidden, wide)
-
-
-def _shape_entries(architecture: str, shape: _Shape) -> Iterator[Entry]:
-    counts = {
-        keys.CONTEXT_LENGTH: shape.context_length,
-        keys.HIDDEN_SIZE: shape.hidden_size,
-        keys.NUM_LAYERS: shape.num_layers,
-        keys.FEED_FORWARD_SIZE: shape.feed_forward_size,
-        keys.NUM_HEADS: shape.num_heads,
-        keys.NUM_KV_HEADS: shape.num_kv_heads,
-        keys.HEAD_DIM: shape.head_dim,
-        keys.VALUE_DIM: shape.head_dim,
-        keys.ROPE_DIMS: shape.head_dim,
-        keys.VOCAB_SIZE: shape.num_rows,  # readers compare it with the tensor
-    }
-    for key, count in counts.items():
-        yield Entry(key.format(arch=architecture), "u32", count)
-    yield Entry(keys.CAUSAL.format(arch=architecture), "bool", False)
-    yield Entry(keys.RMS_NORM_EPS.format(arch=architecture), "f32", shape.norm_eps)
-    yield Entry(keys.ROPE_THETA.format(arch=architecture), "f32", shape.rope_theta)
-    if shape.num_tokens < shape.num_rows:
-        yield Entry(keys.NUM_TOKENS, "u32", shape.num_tokens)
-
-
-def _token_entries(config: ConfigReader, choices: Choices, shape: _Shape) -> Iterator[Entry]:
-    yield Entry(keys.MASK_TOKEN_ID, "u32", _mask_token_id(config, choices, shape))
-    eos = config.get("eos_token_id")
-    if isinstance(eos, list):
-        eos = eos[0] if eos else None
-    if eos is not None:
-        yield Entry(keys.EOS_TOKEN_ID, "u32", eos)
-    padding = config.token_id("pad_token_id", shape.num_rows)
-    if padding is not None:
-        yield Entry(keys.PADDING_TOKEN_ID, "u32", padding)
-
-
-def _mask_token_id(config: ConfigReader, choices: Choices, shape: _Shape) -> int:
-    chosen = choices.mask_token_id
-    if chosen is not None:
-        if not 0 <= chosen < shape.num_rows:
-            what = f"mask token id {chosen} is outside the embedding's {shape.num_rows} rows"
-            raise RequestError(what, hint=f"give --mask-token-id 0 to {shape.num_rows - 1}")
-        return chosen
-    found = config.token_id("mask_token_id", shape.num_rows)
-    if found is None:
-        path = config.checkpoint.config_path
-        hint = "give it with --mask-token-id N"
-        raise ModelFileError(path, None, "config.json has no mask_token_id", hint=hint)
-    return found

@@ -25,6 +25,8 @@ _VALUE_TYPES = {
     "bool": (GGUFValueType.BOOL, None),
     "string": (GGUFValueType.STRING, None),
     "u32s": (GGUFValueType.ARRAY, GGUFValueType.UINT32),
+    "i32s": (GGUFValueType.ARRAY, GGUFValueType.INT32),
+    "strings": (GGUFValueType.ARRAY, GGUFValueType.STRING),
 }
 # What a half-precision number can hold, times the largest stored factor of a group.
 _LARGEST = {"f16": 65504.0, "q8_0": 65504.0 * 127, "q4_0": 65504.0 * 8}

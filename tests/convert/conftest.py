@@ -66,6 +66,54 @@ def llada_tensors(config: Mapping[str, Any], seed: int = 0) -> Tensors:
     }
 
 
+DENSE_CONFIG: dict[str, Any] = {
+    "architectures": ["SDARForCausalLM"],
+    "hidden_size": 64,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "num_hidden_layers": 2,
+    "intermediate_size": 96,
+    "vocab_size": 40,
+    "max_position_embeddings": 48,
+    "hidden_act": "silu",
+    "rope_theta": 10000.0,
+    "rms_norm_eps": 1e-6,
+    "tie_word_embeddings": False,
+    "mask_token_id": 39,
+    "eos_token_id": 38,
+}
+TEXT = "the quick brown fox isn't 1234 jumping\n\n over  LAZY dogs'LL  \u00e9t\u00e9 \u4f60\u597d "
+QWEN3 = ("A2DQwen3LMHeadModel", "SDARForCausalLM", "Qwen3ForCausalLM")
+
+
+def dense_tensors(config: Mapping[str, Any], rows: int = 0, seed: int = 0) -> Tensors:
+    """Random float32 tensors in the shapes and under the names of Llama, Qwen2 or Qwen3."""
+    random = np.random.default_rng(seed)
+    hidden, wide = config["hidden_size"], config["intermediate_size"]
+    head_dim = config.get("head_dim") or hidden // config["num_attention_heads"]
+    q_size = head_dim * config["num_attention_heads"]
+    kv_size = head_dim * config["num_key_value_heads"]
+    name = config["architectures"][0]
+    rows = rows or config["vocab_size"]
+    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (rows, hidden)}
+    for layer in range(config["num_hidden_layers"]):
+        part = f"model.layers.{layer}"
+        shapes[f"{part}.input_layernorm.weight"] = (hidden,)
+        shapes[f"{part}.post_attention_layernorm.weight"] = (hidden,)
+        for x, size in {"q": q_size, "k": kv_size, "v": kv_size}.items():
+            shapes[f"{part}.self_attn.{x}_proj.weight"] = (size, hidden)
+            if config.get("attention_bias") or name not in (*QWEN3, "LlamaForCausalLM"):
+                shapes[f"{part}.self_attn.{x}_proj.bias"] = (size,)
+            if name in QWEN3 and x != "v":
+                shapes[f"{part}.self_attn.{x}_norm.weight"] = (head_dim,)
+        shapes[f"{part}.self_attn.o_proj.weight"] = (hidden, q_size)
+        shapes[f"{part}.mlp.gate_proj.weight"] = (wide, hidden)
+        shapes[f"{part}.mlp.up_proj.weight"] = (wide, hidden)
+        shapes[f"{part}.mlp.down_proj.weight"] = (hidden, wide)
+    shapes |= {"model.norm.weight": (hidden,), "lm_head.weight": (rows, hidden)}
+    return {n: random.normal(0, 0.2, shape).astype(np.float32) for n, shape in shapes.items()}
+
+
 def write_safetensors(path: Path, tensors: Mapping[str, NDArray[Any]]) -> None:
     """The file format by hand, with uint16 arrays declared as bfloat16."""
     dtypes = {"f4": "F32", "f2": "F16", "u2": "BF16", "i8": "I64"}
@@ -127,6 +175,56 @@ def folder(tmp_path: Path) -> Callable[..., Folder]:
         path = tmp_path / "checkpoint"
         path.mkdir()
         return Folder(path, config, llada_tensors(CONFIG | config))
+
+    return make
+
+
+@pytest.fixture
+def dense(tmp_path: Path) -> Callable[..., Folder]:
+    """``dense("DreamModel", head_dim=32)``: a random checkpoint with Qwen's tensor names."""
+
+    def make(
+        architecture: str = "SDARForCausalLM",
+        *,
+        rows: int = 0,
+        folder: str = "checkpoint",
+        **changes: Any,
+    ) -> Folder:
+        config = DENSE_CONFIG | {"architectures": [architecture]} | changes
+        config = {k: v for k, v in config.items() if v is not ...}
+        path = tmp_path / folder
+        path.mkdir()
+        return Folder(path, config, dense_tensors(DENSE_CONFIG | config, rows))
+
+    return make
+
+
+@pytest.fixture
+def bpe() -> Callable[[str], Any]:
+    """``bpe("qwen2")``: a small byte-level BPE tokenizer that splits words in that known way.
+
+    Its last three tokens are ``<|endoftext|>``, ``<|mask|>`` and, for everyone to write,
+    ``<think>``.
+    """
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    from edge.formats.pretokenizers import IGNORE_MERGES, PRE_TOKENIZERS
+
+    def make(name: str) -> Any:
+        tokenizer = Tokenizer(models.BPE(ignore_merges=name in IGNORE_MERGES))
+        splits = [pre_tokenizers.Split(Regex(e), "isolated") for e in PRE_TOKENIZERS[name]]
+        to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence([*splits, to_bytes])
+        tokenizer.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
+            vocab_size=300,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        )
+        tokenizer.train_from_iterator([TEXT] * 10, trainer)
+        tokenizer.add_special_tokens(["<|endoftext|>", "<|mask|>"])
+        tokenizer.add_tokens([AddedToken("<think>", special=False, normalized=False)])
+        return tokenizer
 
     return make
 

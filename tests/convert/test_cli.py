@@ -183,7 +183,7 @@ def test_a_full_disk_is_noticed_before_writing(
     ("break_it", "code", "what"),
     [
         (lambda made: made.config.update(alibi=True), 4, "alibi is true"),
-        (lambda made: made.config.update(architectures=["X"]), 4, "known architectures: LLaDA"),
+        (lambda made: made.config.update(architectures=["X"]), 4, "known architectures: A2DQwen2"),
         (lambda made: made.config.update(n_heads=0), 3, "n_heads is 0"),
         (lambda made: made.config.pop("mask_token_id"), 3, "give it with --mask-token-id N"),
         (lambda made: made.tensors.popitem(), 3, "tensors missing: "),

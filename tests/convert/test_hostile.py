@@ -99,6 +99,111 @@ def test_any_value_of_any_key(damaged: Any, key: str, value: object) -> None:
             assert tensor.load(checkpoint).shape == tensor.shape
 
 
+DENSE_KEYS = [
+    "architectures",
+    "hidden_size",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "num_hidden_layers",
+    "intermediate_size",
+    "head_dim",
+    "vocab_size",
+    "max_position_embeddings",
+    "hidden_act",
+    "rope_theta",
+    "rope_scaling",
+    "rope_parameters",
+    "partial_rotary_factor",
+    "rms_norm_eps",
+    "attention_bias",
+    "mlp_bias",
+    "tie_word_embeddings",
+    "use_sliding_window",
+    "sliding_window",
+    "layer_types",
+    "quantization_config",
+    "block_size",
+    "bd_size",
+    "small_block_size",
+    "sub_block_size",
+    "mask_token_id",
+    "eos_token_id",
+    "bos_token_id",
+    "pad_token_id",
+    "diffusion",
+]
+CLASSES = ["DreamModel", "A2DQwen3LMHeadModel", "SDARForCausalLM", "Fast_dLLM_QwenForCausalLM"]
+WORDS = st.sampled_from(["full", "block", "default", "silu", "full_attention", "Qwen3ForCausalLM"])
+SECTIONS = st.dictionaries(
+    st.sampled_from(
+        [
+            "rope_type",
+            "type",
+            "rope_theta",
+            "attention",
+            "block_length",
+            "sub_block_length",
+            "canvas",
+        ]
+    ),
+    WORDS | JSON_VALUES | st.integers(-1, 70),
+    max_size=3,
+)
+
+
+@settings(max_examples=400, deadline=None, derandomize=True, suppress_health_check=SAME_FOLDER)
+@given(
+    st.sampled_from(CLASSES),
+    st.dictionaries(
+        st.sampled_from(DENSE_KEYS),
+        JSON_VALUES | SECTIONS | WORDS | st.integers(-1, 70) | st.lists(WORDS, max_size=2),
+        min_size=1,
+        max_size=3,
+    ),
+)
+@example("SDARForCausalLM", {"rope_parameters": {"rope_theta": 2**70}, "rope_theta": True})
+@example("DreamModel", {"num_hidden_layers": 4096})
+@example("A2DQwen3LMHeadModel", {"head_dim": 2**20, "num_attention_heads": 16384})
+def test_any_values_of_any_dense_keys(
+    dense_folders: dict[str, Any], name: str, changes: dict[str, Any]
+) -> None:
+    made = dense_folders[name]
+    (made.path / "config.json").write_text(json.dumps(made.config | changes))
+    spec = refused_or_read(made.path)
+    if spec is not None:
+        checkpoint = open_checkpoint(made.path)
+        for tensor in spec.tensors:
+            assert tensor.load(checkpoint).shape == tensor.shape
+        entries = {entry.key: entry.value for entry in spec.entries}
+        assert entries["diffusion.block_length"] <= made.config["max_position_embeddings"] or (
+            "max_position_embeddings" in changes
+        )
+
+
+@pytest.fixture
+def dense_folders(dense: Make) -> dict[str, Any]:
+    made = {name: dense(name, folder=name, num_hidden_layers=1) for name in CLASSES}
+    for folder in made.values():
+        folder.write()
+    return made
+
+
+@settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=SAME_FOLDER)
+@given(
+    st.sampled_from(["tokenizer_config", "added_tokens", "generation_config"]),
+    st.dictionaries(
+        st.sampled_from(["mask_token", "added_tokens_decoder", "eos_token_id", "<|mask|>"]),
+        JSON_VALUES | st.dictionaries(st.sampled_from(["1", "-1", "content"]), JSON_VALUES),
+    ),
+)
+def test_any_content_of_the_small_files(damaged: Any, name: str, content: object) -> None:
+    for path in damaged.path.glob("*n*.json"):
+        if path.name != "config.json":
+            path.unlink()
+    (damaged.path / f"{name}.json").write_text(json.dumps(content))
+    refused_or_read(damaged.path)
+
+
 @pytest.fixture
 def damaged(folder: Make) -> Any:
     made = folder(d_model=16, n_heads=2, n_kv_heads=2, n_layers=1, mlp_hidden_size=16)

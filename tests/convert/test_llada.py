@@ -212,8 +212,8 @@ def test_all_unsupported_keys_are_named_at_once(folder: Make) -> None:
 
 
 def test_an_unknown_architecture_lists_the_known_ones(folder: Make) -> None:
-    source = folder(architectures=["DreamModel"]).write()
-    with pytest.raises(UnsupportedModelError, match=r'"DreamModel".*LLaDAModelLM'):
+    source = folder(architectures=["GPT2LMHeadModel"]).write()
+    with pytest.raises(UnsupportedModelError, match=r'"GPT2LMHeadModel".*DreamModel.*LLaDAModelLM'):
         spec_of(source)
 
 

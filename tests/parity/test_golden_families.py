@@ -16,6 +16,7 @@ import pytest
 
 import edge
 import edge.backends.base
+from convert import convert
 from edge.canvas import RowStats
 from edge.engine import Session
 
@@ -237,3 +238,24 @@ def test_threads_and_activations(
     with edge.load(files[family, kind], activations="f32") as model:
         exact = model.logits(ids)
     assert 0 < np.abs(exact - runs[0]).max() < 1.0
+
+
+@pytest.mark.parametrize("family", list(FAMILIES))
+def test_the_converter_makes_the_same_denoiser(
+    files: dict[tuple[str, str], Path], tmp_path: Path, family: str
+) -> None:
+    """Keys of the file that no config.json says are given; the rest is the family's default."""
+    said = {
+        "a2d_qwen3_bd3lm": {"diffusion.attention": "block", "diffusion.block_length": "8"},
+        "fast_dllm_v2": {"diffusion.sub_block_length": "4"},
+    }
+    out = tmp_path / "model.gguf"
+    convert(GOLDEN / family, out, "q8_0", overrides=said.get(family, {}), mask_token_id=MASK)
+    data = expected(family)
+    with edge.load(files[family, "q8_0"]) as ours, edge.load(out) as converted:
+        np.testing.assert_array_equal(ours.logits(data["x"]), converted.logits(data["x"]))
+        runs = [
+            model.generate_ids(data["prompt"], max_tokens=12, eos="forbid").ids
+            for model in (ours, converted)
+        ]
+    assert runs[0] == runs[1]

@@ -1,0 +1,220 @@
+"""Dense denoisers with the tensor names of Llama, Qwen2 and Qwen3.
+
+RMSNorm, grouped heads, rotary positions in half-split form, SwiGLU; with or without biases of
+q, k and v, with or without a norm of each head of q and k. Facts: the modelling files of those
+families, and the checkpoints published with Dream, dllm (A2D), SDAR and Fast-dLLM v2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from convert.checkpoint import Checkpoint
+from convert.json_file import shown
+from convert.metadata import Entry
+from convert.models import loops
+from convert.models import shape as sizes
+from convert.models.base import Choices, ConfigReader, Role, Spec, TensorSpec, folded
+from convert.models.diffusion import DiffusionReader
+from convert.models.shape import DenseShape
+from convert.models.tokens import read_special_tokens
+from edge.errors import UnsupportedModelError
+from edge.formats import keys
+
+_EMBEDDING = "model.embed_tokens.weight"
+_HEAD = "lm_head.weight"
+_LONGEST_KEY = "max_position_embeddings"
+_UNSUPPORTED_SUFFIXES = (
+    ".self_attn.o_proj.bias",
+    ".mlp.gate_proj.bias",
+    ".mlp.up_proj.bias",
+    ".mlp.down_proj.bias",
+)
+_MAY_ONLY_BE: dict[str, object] = {"mlp_bias": False, "quantization_config": None}
+_THETAS = (1.0, 1e30)
+_NOISE = {keys.NOISE: "mask"}
+_CANNOT = "this kind of model cannot be converted"
+
+Loop = Callable[[ConfigReader, Choices, int], dict[str, object]]
+
+
+@dataclass(frozen=True)
+class Family:
+    """One published class: a base shape and the loop it was trained for.
+
+    `public_name` is the architecture under which stock llama.cpp runs it too, where it can.
+    An `autoregressive` class is refused unless something says that the model is a denoiser.
+    `note` may have something to tell the user.
+    """
+
+    architecture: str
+    loop: Loop
+    qkv_bias: bool = False
+    qk_norm: bool = False
+    public_name: str = ""
+    autoregressive: bool = False
+    note: Callable[[ConfigReader, Choices], str] | None = None
+
+    def build(self, checkpoint: Checkpoint, choices: Choices) -> Spec:
+        """Declare the tensors and keys of a checkpoint.
+
+        Raises UnsupportedModelError for what the runtime does not do, ModelFileError for values
+        that cannot be, RequestError for a choice of the caller that cannot be.
+        """
+        config = ConfigReader(checkpoint)
+        if self.autoregressive:
+            loops.refuse_untold(config, choices)
+        _refuse_unsupported(config)
+        shape = _read_shape(config)
+        tokens = read_special_tokens(config, choices, shape.num_rows)
+        diffusion = DiffusionReader(
+            config,
+            choices,
+            longest_key=_LONGEST_KEY,
+            longest=shape.context_length,
+            num_rows=shape.num_rows,
+            eos_ids=tokens.eos,
+            defaults=self.loop(config, choices, shape.context_length),
+            supported=_NOISE,
+        ).entries()
+        architecture = self._name(shape, diffusion)
+        tied = sizes.head_is_embedding(config, "tie_word_embeddings", _HEAD, _EMBEDDING)
+        qkv_bias = self.qkv_bias or config.flag("attention_bias", False)
+        note = self.note(config, choices) if self.note else ""
+        return Spec(
+            architecture=architecture,
+            num_rows=shape.num_rows,
+            tensors=tuple(_tensors(shape, qkv_bias, self.qk_norm, has_head=not tied)),
+            entries=(*shape.entries(architecture), *diffusion.values(), *tokens.entries()),
+            dropped=frozenset({_HEAD} if tied else ()),
+            notes=(note,) if note else (),
+        )
+
+    def _name(self, shape: DenseShape, diffusion: dict[str, Entry]) -> str:
+        """llama.cpp derives the head's size and sees a whole canvas behind a prompt."""
+        stock = (
+            shape.q_size == shape.hidden_size
+            and diffusion[keys.ATTENTION].value == "full"
+            and diffusion[keys.CANVAS].value == "append"
+        )
+        return self.public_name if self.public_name and stock else self.architecture
+
+
+def _refuse_unsupported(config: ConfigReader) -> None:
+    if config.get("hidden_act") is None:
+        raise config.fault("hidden_act", shown("silu"))
+    config.require({"hidden_act": "silu"})
+    config.require({k: v for k, v in _MAY_ONLY_BE.items() if config.get(k) is not None})
+    faults = (*_rope_faults(config), *_window_faults(config), *_bias_faults(config))
+    if faults:
+        path = config.checkpoint.config_path
+        raise UnsupportedModelError(", ".join(faults), path=path, hint=_CANNOT)
+
+
+def _bias_faults(config: ConfigReader) -> Iterator[str]:
+    tensors = config.checkpoint.tensors
+    biases = folded(name for name in tensors if name.endswith(_UNSUPPORTED_SUFFIXES))
+    if biases:
+        yield f"{biases[0][:200]} is there (only biases of q, k and v are supported)"
+
+
+def _rope_faults(config: ConfigReader) -> Iterator[str]:
+    for section in ("rope_scaling", "rope_parameters"):
+        rope = config.within(section)
+        kind = rope.get("type") if rope.get("rope_type") is None else rope.get("rope_type")
+        if kind not in (None, "default"):
+            yield f'{section} is {shown(config.get(section))} (null or "default" is supported)'
+    for rope in (config, config.within("rope_parameters")):
+        part = rope.get("partial_rotary_factor")
+        if part not in (None, 1):
+            yield f"partial_rotary_factor is {shown(part)} (1 is supported)"
+
+
+def _window_faults(config: ConfigReader) -> Iterator[str]:
+    window = config.get("sliding_window")
+    # Qwen2 names a window that its switch leaves unused; without the switch the window counts
+    if config.flag("use_sliding_window", window is not None):
+        yield f"use_sliding_window is true, sliding_window is {shown(window)} (false is supported)"
+    kinds = config.get("layer_types")
+    if not isinstance(kinds, list | None):
+        raise config.fault("layer_types", "a list")
+    if others := [kind for kind in kinds or () if kind != "full_attention"]:
+        yield f'layer_types has {shown(others[0])} ("full_attention" is supported)'
+
+
+def _read_shape(config: ConfigReader) -> DenseShape:
+    hidden_size = config.count("hidden_size", sizes.WIDEST)
+    num_heads = config.count("num_attention_heads", sizes.MOST_HEADS)
+    promised = config.count("vocab_size", sizes.MOST_ROWS)
+    num_rows = sizes.read_num_rows(config, _EMBEDDING, promised)
+    return DenseShape(
+        hidden_size=hidden_size,
+        num_heads=num_heads,
+        num_kv_heads=sizes.read_num_kv_heads(config, "num_key_value_heads", num_heads, num_heads),
+        head_dim=_head_dim(config, hidden_size, num_heads),
+        num_layers=config.count("num_hidden_layers", sizes.MOST_LAYERS),
+        feed_forward_size=config.count("intermediate_size", sizes.WIDEST),
+        context_length=config.count(_LONGEST_KEY, sizes.LONGEST),
+        num_rows=num_rows,
+        num_tokens=sizes.read_num_tokens(config, num_rows),
+        rope_theta=_rope_theta(config),
+        norm_eps=config.number("rms_norm_eps", 1e-30, 1.0),
+    )
+
+
+def _head_dim(config: ConfigReader, hidden_size: int, num_heads: int) -> int:
+    if config.get("head_dim") is not None:
+        head_dim = config.count("head_dim", sizes.WIDEST)
+        if head_dim % 2:
+            raise config.fault("head_dim", "an even number")
+        return head_dim
+    if hidden_size % num_heads or hidden_size // num_heads % 2:
+        wanted = f"a number that gives hidden_size {hidden_size} even heads"
+        raise config.fault("num_attention_heads", wanted)
+    return hidden_size // num_heads
+
+
+def _rope_theta(config: ConfigReader) -> float:
+    """``rope_theta``, which newer files keep in ``rope_parameters``."""
+    nested = config.within("rope_parameters")
+    if nested.get("rope_theta") is None:
+        return config.number("rope_theta", *_THETAS)
+    theta = nested.number("rope_theta", *_THETAS)
+    if config.get("rope_theta") not in (None, theta):
+        raise config.fault("rope_theta", f"the {theta:g} of rope_parameters")
+    return theta
+
+
+def _tensors(
+    shape: DenseShape, qkv_bias: bool, qk_norm: bool, *, has_head: bool
+) -> Iterator[TensorSpec]:
+    hidden = shape.hidden_size
+    yield TensorSpec(_EMBEDDING, "token_embd.weight", (shape.num_rows, hidden), "embedding")
+    for layer in range(shape.num_layers):
+        for name, target, role, size in _layer_tensors(shape, qkv_bias, qk_norm):
+            yield TensorSpec(f"model.layers.{layer}.{name}", f"blk.{layer}.{target}", size, role)
+    yield TensorSpec("model.norm.weight", "output_norm.weight", (hidden,), "norm")
+    if has_head:
+        yield TensorSpec(_HEAD, "output.weight", (shape.num_rows, hidden), "head")
+
+
+def _layer_tensors(
+    shape: DenseShape, qkv_bias: bool, qk_norm: bool
+) -> Iterator[tuple[str, str, Role, tuple[int, ...]]]:
+    """Name and target within a layer, role and size."""
+    hidden, wide, head_dim = shape.hidden_size, shape.feed_forward_size, shape.head_dim
+    rows = {"q": shape.q_size, "k": shape.kv_size, "v": shape.kv_size}
+    yield "input_layernorm.weight", "attn_norm.weight", "norm", (hidden,)
+    for x, size in rows.items():
+        yield f"self_attn.{x}_proj.weight", f"attn_{x}.weight", "linear", (size, hidden)
+        if qkv_bias:
+            yield f"self_attn.{x}_proj.bias", f"attn_{x}.bias", "bias", (size,)
+    if qk_norm:
+        for x in "qk":
+            yield f"self_attn.{x}_norm.weight", f"attn_{x}_norm.weight", "norm", (head_dim,)
+    yield "self_attn.o_proj.weight", "attn_output.weight", "linear", (hidden, shape.q_size)
+    yield "post_attention_layernorm.weight", "ffn_norm.weight", "norm", (hidden,)
+    yield "mlp.gate_proj.weight", "ffn_gate.weight", "linear", (wide, hidden)
+    yield "mlp.up_proj.weight", "ffn_up.weight", "linear", (wide, hidden)
+    yield "mlp.down_proj.weight", "ffn_down.weight", "linear", (hidden, wide)
