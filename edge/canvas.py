@@ -14,7 +14,8 @@ class RowStats:
 
     ``tokens`` are the candidates (most probable, or drawn at the asked temperature),
     ``confidence`` the model's plain probability of each, ``margin`` the probability of the most
-    probable token less that of the second, ``entropy`` is in nats.
+    probable token less that of the second, ``entropy`` is in nats. ``head_ns`` is the time that
+    the head took of their forward, 0 where the backend does not say.
     """
 
     positions: NDArray[np.int32]
@@ -22,6 +23,7 @@ class RowStats:
     confidence: NDArray[np.float32]
     margin: NDArray[np.float32]
     entropy: NDArray[np.float32]
+    head_ns: int = 0
 
     def take(self, entries: NDArray[np.intp], positions: NDArray[np.int32]) -> RowStats:
         """Some entries, in that order, as the view of other positions."""
@@ -31,6 +33,7 @@ class RowStats:
             self.confidence[entries],
             self.margin[entries],
             self.entropy[entries],
+            self.head_ns,
         )
 
 

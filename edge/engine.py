@@ -108,6 +108,8 @@ class Session:
         if self._diffusion.caches:
             self._cache = self._backend.new_cache(len(canvas))
         self.forwards = 0
+        self.deadline_ns = 0  # of the forwards to come, 0 for none
+        self.shape = (0, 0, 0)  # of the last one: active, context and head rows
 
     def prefill(self, stop: int) -> RowStats | None:
         """Store the prompt's positions before ``stop``; rows as ``store`` returns them."""
@@ -132,7 +134,10 @@ class Session:
         shift = int(self._diffusion.shift_logits)
         wanted = np.maximum(positions - shift, start) - start
         head_rows, entry_of = np.unique(wanted, return_inverse=True)
-        rows = self._forward(start, stop, head_rows.astype(np.int32), guided=True)
+        # Several blocks at once, when a budget is tight, see what blocks after each other see.
+        several = stop - start > self._diffusion.block_length
+        mask = self._mask_of_prompt if several and self._mask_of_prompt.kind == "block" else None
+        rows = self._forward(start, stop, head_rows.astype(np.int32), mask=mask, guided=True)
         return None if rows is None else rows.take(entry_of, positions)
 
     def _store(self, start: int, stop: int, mask: Mask) -> RowStats | None:
@@ -164,6 +169,8 @@ class Session:
             guidance_ids=self._canvas.without_prompt()[start:stop] if guided else None,
             guidance_scale=self._guidance_scale,
             cancel=self._cancel,
+            deadline_ns=self.deadline_ns,
         )
+        self.shape = (stop - start, start, len(head_rows))
         self.forwards += 1 + guided
         return self._backend.forward(request)

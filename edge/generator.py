@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 import time
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -14,44 +12,48 @@ from numpy.typing import NDArray
 
 from edge.canvas import Block, RowStats
 from edge.engine import Candidates, Engine, Session
+from edge.guesses import Guesses
+from edge.pacing import Pacer, Timing
 from edge.request import Part, Plan
 from edge.result import Commit, Done, Draft, Result, Stats
 from edge.samplers.base import BlockProgress, with_progress_floor
+from edge.tally import Tally
 from edge.tokenizer import TextStream, Tokenizer
-
-
-@dataclass
-class _Tally:
-    """Counts of a request so far; times in ns of the monotonic clock."""
-
-    started_ns: int
-    steps: int = 0
-    prefill_ns: int = 0
-    denoise_ns: int = 0
-    first_text_ns: int | None = None
-    forced_tokens: int = 0
-    confidences: list[float] = field(default_factory=list)
 
 
 class Generation:
     """One request from its plan to its result."""
 
     def __init__(
-        self, engine: Engine, tokenizer: Tokenizer | None, plan: Plan, started_ns: int
+        self,
+        engine: Engine,
+        tokenizer: Tokenizer | None,
+        plan: Plan,
+        started_ns: int,
+        timing: Timing | None = None,
+        clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self._engine = engine
         self._diffusion = engine.config.diffusion
         self._tokenizer = tokenizer
+        self._clock = clock
+        self._pacer: Pacer | None = None
+        if plan.options.has_budget and timing is not None:
+            self._pacer = Pacer(timing, plan, started_ns, clock)
+            plan = self._pacer.plan
         self._plan = plan
         self._canvas = plan.canvas
         self._options = plan.options
         self._session = self._open_session()
-        self._tally = _Tally(started_ns)
+        self._tally = Tally(started_ns)
+        self._guesses = Guesses(len(plan.canvas))
         self._stream = TextStream(tokenizer)
 
     def run(self) -> Iterator[Draft | Commit | Done]:
         """Yield a Draft per step, a Commit whenever the answer's beginning grows, then Done."""
         status = yield from self._run_blocks()
+        if self._pacer is not None:
+            status = self._pacer.status(status, filled=self._guesses.used)
         answer = self._answer(status)
         yield from self._commit_event(answer, at_end=True)
         yield Done(self._result(answer, status))
@@ -75,9 +77,9 @@ class Generation:
         carried = None
         prompt_end = blocks[0].origin
         if self._diffusion.caches and prompt_end > 0:
-            carried = self._forward(partial(self._session.prefill, prompt_end), prefill=True)
+            carried = self._forward("prefill", partial(self._session.prefill, prompt_end))
             if carried is None:
-                return "cancelled"
+                return self._stopped()
         for index, block in enumerate(blocks):
             if carried is not None:
                 self._commit_carried(carried)
@@ -85,10 +87,21 @@ class Generation:
             if status != "complete":
                 return status
             if self._stores(index, block):
-                carried = self._forward(partial(self._session.store, block))
+                if self._pacer is not None and not self._pacer.goes_on(index):
+                    return "shortened"
+                carried = self._forward("store", partial(self._session.store, block))
                 if carried is None:
-                    return "cancelled"
+                    return self._stopped()
         return "complete"
+
+    def _stopped(self) -> str:
+        """What a forward that did not end means: the caller's wish, or the deadline."""
+        flag = self._options.cancel
+        if self._pacer is None or (flag is not None and flag.is_set()):
+            return "cancelled"
+        if not self._pacer.answered:
+            raise self._pacer.refusal()
+        return "shortened"
 
     def _stores(self, index: int, block: Block) -> bool:
         """The last block's keys and values serve nobody, but the published loops store it."""
@@ -101,9 +114,12 @@ class Generation:
         for part in self._plan.parts[index]:
             if self._ends_early():
                 return "eos"
-            status = yield from self._run_part(index, part)
+            run = self._run_part if self._pacer is None else self._run_part_in_time
+            status = yield from run(index, part)
             if status != "complete":
                 return status
+        if self._tally.first_block_ns is None:
+            self._tally.first_block_ns = self._clock()
         return "eos" if self._ends_after_block() else "complete"
 
     def _run_part(self, index: int, part: Part) -> Generator[Draft | Commit, None, str]:
@@ -113,15 +129,69 @@ class Generation:
             holes = self._canvas.holes(part.start, part.stop)
             if not len(holes) and not self._runs_all_steps:
                 break
-            rows = self._forward(partial(self._session.denoise, block, holes))
+            rows = self._forward("denoise", partial(self._session.denoise, block, holes))
             if rows is None:
                 return "cancelled"
-            self._commit(rows, self._progress(part, step, num_holes, num_holes - len(holes)))
-            yield self._draft(index, rows)
-            yield from self._commit_event(self._canvas.committed_prefix())
+            progress = self._progress(part, step, num_holes, num_holes - len(holes))
+            yield from self._take(index, rows, rows, progress)
             if self._ends_early():
                 return "eos"
         return "complete"
+
+    def _run_part_in_time(self, index: int, part: Part) -> Generator[Draft | Commit, None, str]:
+        """The same under a latency budget: what has no time for its own step is filled."""
+        pacer, block = self._pacer, self._plan.blocks[index]
+        assert pacer is not None
+        number = self._plan.parts[index].index(part)
+        step = 0
+        while len(holes := self._canvas.holes(part.start, part.stop)):
+            known = self._guesses.cover(holes)
+            if pacer.is_over(index, len(holes)):
+                break
+            if known and not pacer.may_step(index, number, len(holes)):
+                break
+            asked = holes
+            if pacer.looks_ahead(index, number, len(holes)):
+                stop = block.stop if self._diffusion.caches else None
+                asked = self._canvas.holes(part.start, stop)
+            rows = self._forward("denoise", partial(self._session.denoise, block, asked))
+            if rows is None:
+                if self._stopped() == "cancelled":
+                    return "cancelled"
+                break
+            pacer.first_step_done()
+            self._guesses.take(rows)
+            own = rows.take(np.arange(len(holes)), holes)
+            planned = pacer.planned_steps(index, number, step, len(holes))
+            progress = BlockProgress(0, planned, len(holes), 0)
+            yield from self._take(index, rows, own, progress)
+            if self._ends_early():
+                return "eos"
+            step += 1
+        return (yield from self._fill(part))
+
+    def _fill(self, part: Part) -> Generator[Commit, None, str]:
+        """Commit the last guesses of a part's holes; "shortened" where there is none."""
+        holes = self._canvas.holes(part.start, part.stop)
+        if not len(holes):
+            return "complete"
+        if not self._guesses.cover(holes):
+            return "shortened"
+        rows = self._guesses.use(holes)
+        threshold = self._plan.sampler_options.threshold
+        self._tally.forced_tokens += int((rows.confidence <= threshold).sum())
+        self._give(rows, np.arange(len(holes)))
+        yield from self._commit_event(self._canvas.committed_prefix())
+        return "complete"
+
+    def _take(
+        self, index: int, rows: RowStats, own: RowStats, progress: BlockProgress
+    ) -> Iterator[Draft | Commit]:
+        """Commit of the part's ``own`` rows, show all ``rows`` of the step."""
+        self._commit(own, progress)
+        self._tally.step(index)
+        yield self._draft(index, rows)
+        yield from self._commit_event(self._canvas.committed_prefix())
 
     def _progress(self, part: Part, step: int, num_holes: int, num_filled: int) -> BlockProgress:
         """Published loops of block models count a ragged first block as a whole one."""
@@ -148,16 +218,16 @@ class Generation:
         """Every step commits at least one hole, so a part needs no more than it has holes."""
         return part.steps if self._runs_all_steps else num_holes
 
-    def _forward(
-        self, forward: Callable[[], RowStats | None], *, prefill: bool = False
-    ) -> RowStats | None:
-        begin = time.monotonic_ns()
+    def _forward(self, kind: str, forward: Callable[[], RowStats | None]) -> RowStats | None:
+        if self._pacer is not None:
+            self._pacer.begins()
+            self._session.deadline_ns = self._pacer.stop_at_ns
+        begin = self._clock()
         rows = forward()
-        spent = time.monotonic_ns() - begin
-        if prefill:
-            self._tally.prefill_ns += spent
-        else:
-            self._tally.denoise_ns += spent
+        spent = self._clock() - begin
+        if self._pacer is not None:
+            self._pacer.ended(self._session.shape, spent, rows)
+        self._tally.forward(kind, spent, 0 if rows is None else rows.head_ns)
         return rows
 
     def _commit(self, rows: RowStats, progress: BlockProgress) -> None:
@@ -167,9 +237,18 @@ class Generation:
         if not self._options.reference:
             ruled = len(chosen)
             chosen = with_progress_floor(chosen, sampler.rank(ranked), progress)
-            self._tally.forced_tokens += len(chosen) - ruled
+            forced = len(chosen) - ruled
+            if self._pacer is not None:
+                forced = self._forced(ranked, chosen)
+            self._tally.forced_tokens += forced
         self._give(rows, chosen)
-        self._tally.steps += 1
+
+    def _forced(self, rows: RowStats, chosen: NDArray[np.intp]) -> int:
+        """How many unsure rows the rule would not have chosen had it all the time."""
+        at_leisure = BlockProgress(0, len(rows.positions), len(rows.positions), 0)
+        unsure = rows.confidence <= self._plan.sampler_options.threshold
+        unsure[self._plan.sampler.choose(rows, at_leisure)] = False
+        return int(unsure[chosen].sum())
 
     def _commit_carried(self, rows: RowStats) -> None:
         """The token after a stored block; an empty one when the model carries none over."""
@@ -213,6 +292,8 @@ class Generation:
             committed=canvas.committed.copy(),
             confidence=confidence,
         )
+        if self._tally.first_draft_ns is None:
+            self._tally.first_draft_ns = self._clock()
         if self._options.on_step is not None:
             self._options.on_step(draft)
         return draft
@@ -222,7 +303,7 @@ class Generation:
         if not ids and not text:
             return
         if self._tally.first_text_ns is None:
-            self._tally.first_text_ns = time.monotonic_ns()
+            self._tally.first_text_ns = self._clock()
         yield Commit(text, ids)
 
     def _eos_index(self) -> int | None:
@@ -259,44 +340,30 @@ class Generation:
 
     def _result(self, answer: NDArray[np.int32], status: str) -> Result:
         text = None if self._tokenizer is None else self._tokenizer.decode(answer)
+        if self._pacer is not None:
+            self._pacer.finish()
         return Result(
             text=text,
             ids=answer.tolist(),
             status=status,
-            complete=status != "cancelled",
+            complete=self._is_whole(status),
             stats=self._stats(len(answer)),
         )
 
+    def _is_whole(self, status: str) -> bool:
+        if status == "deadline_infeasible":
+            cut = self._pacer is not None and self._pacer.cut
+            return not cut and (self._eos_index() is not None or not len(self._canvas.holes()))
+        return status not in ("cancelled", "shortened")
+
     def _stats(self, answer_length: int) -> Stats:
-        tally = self._tally
-        elapsed_ns = time.monotonic_ns() - tally.started_ns
-        tokens = len(tally.confidences) if self._diffusion.in_place else answer_length
-        first_ns = tally.first_text_ns
-        return Stats(
-            sampler=self._plan.sampler_name,
-            seed=self._options.seed,
-            budget_ms=None,
-            elapsed_ms=elapsed_ns / 1e6,
-            overshoot_ms=None,
-            steps=tally.steps,
-            nfe=self._session.forwards,
-            tokens=tokens,
-            tokens_per_forward=tokens / max(1, self._session.forwards),
-            tokens_per_s=tokens / max(1e-9, elapsed_ns / 1e9),
-            ttft_ms=None if first_ns is None else (first_ns - tally.started_ns) / 1e6,
-            prefill_ms=tally.prefill_ns / 1e6,
-            denoise_ms=tally.denoise_ns / 1e6,
-            forced_tokens=tally.forced_tokens,
-            mean_confidence=float(np.mean(tally.confidences)) if tally.confidences else None,
+        in_place = self._diffusion.in_place
+        return self._tally.stats(
+            self._plan,
+            self._engine.backend,
+            self._pacer,
             cache=self._engine.cache,
-            backend=self._engine.backend.name,
-            isa=self._engine.backend.isa,
-            threads=self._engine.backend.threads,
-            peak_rss_bytes=peak_rss_bytes(),
+            forwards=self._session.forwards,
+            tokens=len(self._tally.confidences) if in_place else answer_length,
+            now_ns=self._clock(),
         )
-
-
-def peak_rss_bytes() -> int:
-    """Largest resident set of this process so far."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

@@ -16,14 +16,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge import backends, samplers, tasks
+from edge import backends, profile, samplers, tasks
 from edge.config import ModelConfig, read_config
+from edge.costs import StepCosts
 from edge.denoisers import DEFAULT, EMBEDDED, path_of
 from edge.engine import Engine
 from edge.errors import ContextLengthError, RequestError, UnsupportedModelError
 from edge.formats import keys
 from edge.formats.gguf_file import Header, header_of, open_model, read_header
 from edge.generator import Generation
+from edge.pacing import Timing
 from edge.request import GenerateConfig, plan_request
 from edge.result import Commit, Done, Draft, Result
 from edge.tokenizer import Tokenizer
@@ -113,6 +115,8 @@ class Model:
             path, file, self.config.denoiser, threads=threads, activations=activations
         )
         self._engine = Engine(self._backend, self.config)
+        self._timing = Timing(self.config, self._backend.threads, self._identity)
+        self._data_offset = header.data_offset
 
     def __enter__(self) -> Model:
         return self
@@ -141,8 +145,39 @@ class Model:
         return self._backend.threads
 
     def close(self) -> None:
-        """Free the weights. Safe at any time and more than once."""
+        """Free the weights. Safe at any time and more than once.
+
+        What requests with a latency budget taught about this device is stored.
+        """
         self._backend.close()
+        self._timing.save()
+
+    @property
+    def costs(self) -> StepCosts:
+        """What a step costs here, as latency budgets are planned with; read on first use."""
+        return self._timing.costs
+
+    def calibrate(self, seconds: float = profile.SECONDS) -> tuple[StepCosts, Path]:
+        """Measure what a step costs on this device, use it from now on and store it.
+
+        Return the costs and the file they are in. Takes about ``seconds``, longer where a few
+        forwards of the model do. Without it the first requests with a budget teach the same.
+        """
+        costs = profile.calibrate(self._backend, self.config, seconds)
+        self._timing.use(costs)
+        return costs, profile.write(self._identity(), costs)
+
+    def _identity(self) -> profile.Identity:
+        return profile.Identity(
+            model=profile.header_hash(self.info.path, self._data_offset),
+            size_bytes=self.info.size_bytes,
+            cpu=profile.cpu_name(),
+            threads=self._backend.threads,
+            isa=self._backend.isa,
+            backend=self._backend.name,
+            activations=self.activations,
+            engine=profile.engine_hash(),
+        )
 
     def generate(self, prompt: str, **options: Any) -> Result:
         """Answer a prompt; the options are the fields of ``GenerateConfig``.
@@ -201,7 +236,7 @@ class Model:
         self, prompt: NDArray[np.int32], options: dict[str, Any], started_ns: int
     ) -> Iterator[Draft | Commit | Done]:
         plan = plan_request(prompt, GenerateConfig.of(options), self.config)
-        return Generation(self._engine, self.tokenizer, plan, started_ns).run()
+        return Generation(self._engine, self.tokenizer, plan, started_ns, self._timing).run()
 
     def _verified(
         self, events: Iterator[Draft | Commit | Done], prompt: str

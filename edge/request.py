@@ -20,6 +20,8 @@ from edge.samplers.base import Sampler, SamplerOptions
 
 DEFAULT_MAX_TOKENS = 128
 EOS_RULES = ("stop", "late", "forbid")
+ON_TIGHT = ("shorten", "coarse")
+ON_INFEASIBLE = ("best_effort", "error")
 
 _KINDS: dict[str, Any] = {
     "sampler": str,
@@ -36,6 +38,8 @@ _RANGES = {
     "entropy_bound": (_TINY, 1e9),
     "top_p": (_TINY, 1.0),
     "guidance": (0.0, 1e3),
+    "budget_ms": (_TINY, 1e12),
+    "deadline": (-1e12, 1e12),
 }
 
 
@@ -58,6 +62,13 @@ class GenerateConfig:
     guidance: scale of classifier-free guidance, 0 for none; doubles the forwards.
     eos: "stop" ends the answer at an end token once all before it is committed, "late" commits
         end tokens last, "forbid" never.
+    budget_ms: latency budget in ms, counted from the entry of the call; the answer is done by then.
+        ``steps`` and ``steps_per_block`` are then upper bounds; without them the budget decides.
+    deadline: the same as an instant of ``time.monotonic()``; give one of the two.
+    on_tight: where not every block can have its step: "shorten" the answer, or keep its length by
+        denoising several blocks at once ("coarse"; models that attend in blocks or causally).
+    on_infeasible: what a budget too short for anything means: "best_effort", the least answer
+        possible, late; or "error", a BudgetError.
     reference: run the model family's published loop exactly: no progress floor, no ban on
         predicting the mask token, every planned step, every store forward.
     on_step: called with each Draft.
@@ -79,9 +90,18 @@ class GenerateConfig:
     seed: int = 0
     guidance: float = 0.0
     eos: str = "stop"
+    budget_ms: float | None = None
+    deadline: float | None = None
+    on_tight: str = "shorten"
+    on_infeasible: str = "best_effort"
     reference: bool = False
     on_step: Callable[[Draft], None] | None = None
     cancel: CancelFlag | None = None
+
+    @property
+    def has_budget(self) -> bool:
+        """Whether there is a time by which the answer has to be there."""
+        return self.budget_ms is not None or self.deadline is not None
 
     @classmethod
     def of(cls, options: dict[str, Any]) -> GenerateConfig:
@@ -100,7 +120,13 @@ class GenerateConfig:
             _check_count(name, getattr(self, name))
         for name, (low, high) in _RANGES.items():
             _check_number(name, getattr(self, name), low, high)
-        for name, allowed in (("rank", RANKS), ("eos", EOS_RULES)):
+        choices = {
+            "rank": RANKS,
+            "eos": EOS_RULES,
+            "on_tight": ON_TIGHT,
+            "on_infeasible": ON_INFEASIBLE,
+        }
+        for name, allowed in choices.items():
             _check_choice(name, getattr(self, name), allowed)
         for name, kind in _KINDS.items():
             _check_kind(name, getattr(self, name), kind)
@@ -110,6 +136,13 @@ class GenerateConfig:
             )
         if self.steps is not None and self.steps_per_block is not None:
             raise RequestError("steps and steps_per_block are both given", hint="give one of them")
+        if self.budget_ms is not None and self.deadline is not None:
+            raise RequestError("budget_ms and deadline are both given", hint="give one of them")
+        if self.reference and self.has_budget:
+            raise RequestError(
+                "reference is given with a latency budget, which no published loop keeps",
+                hint="leave one of them out",
+            )
         if self.temperature == 0 and (self.top_k is not None or self.top_p is not None):
             raise RequestError(
                 "top_k or top_p is given, but temperature is 0, so nothing is drawn",
@@ -135,6 +168,7 @@ class Plan:
     parts: list[list[Part]]  # of each block
     sampler_name: str
     sampler: Sampler
+    sampler_options: SamplerOptions
     options: GenerateConfig
 
 
@@ -148,8 +182,10 @@ def plan_request(prompt: NDArray[np.int32], options: GenerateConfig, config: Mod
             hint="leave it out; it works with full attention",
         )
     name = config.diffusion.sampler if options.sampler is None else options.sampler
-    sampler = samplers.find(name)(_sampler_options(name, options, config))
-    return Plan(canvas, blocks, _parts(canvas, blocks, options, config), name, sampler, options)
+    chosen = _sampler_options(name, options, config)
+    parts = _parts(canvas, blocks, options, config)
+    sampler = samplers.find(name)(chosen)
+    return Plan(canvas, blocks, parts, name, sampler, chosen, options)
 
 
 def _sampler_options(name: str, options: GenerateConfig, config: ModelConfig) -> SamplerOptions:

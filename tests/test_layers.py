@@ -13,12 +13,14 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # A room imports rooms of earlier lines, and itself.
 LADDER = (
-    {"errors", "_native"},
+    {"errors", "_native", "budget"},
     {"formats", "exit_codes", "canvas", "result"},
-    {"config", "tasks", "denoisers"},
-    {"backends", "samplers", "tokenizer"},
-    {"engine"},
+    {"config", "tasks", "denoisers", "guesses"},
+    {"backends", "samplers", "tokenizer", "costs"},
+    {"engine", "profile"},
     {"request"},
+    {"pacing"},
+    {"tally"},
     {"generator"},
     {"model"},
     {""},  # edge itself: the public names
@@ -32,6 +34,7 @@ ONLY = {
     "tasks": {"edge.errors", "edge.tasks"},
     "formats": {"numpy", "psutil", "edge._native", "edge.errors", "edge.formats"},
     "errors": set[str](),
+    "budget": set[str](),
 }
 CONVERT_MAY = {"edge.formats", "edge.errors", "edge._native", "edge.exit_codes"}
 NEVER = {"convert", "torch", "transformers", "optimum", "onnx"}

@@ -184,6 +184,7 @@ def _row_stats(request: StepRequest, output: _native.StepOutput) -> RowStats:
         confidence=probability_of,
         margin=np.exp(output.top1_logit - log_z) - np.exp(output.top2_logit - log_z),
         entropy=output.entropy,
+        head_ns=output.head_ns,
     )
 
 

@@ -63,21 +63,21 @@ def command(json: bool) -> None:
 
 
 def _facts() -> dict[str, Any]:
-    import platformdirs
     import psutil
 
     from edge import __version__, _native
     from edge.backends.native import ISA_VARIABLE, default_threads
+    from edge.profile import cpu_name, folder
 
     isas = _native.supported_isas()
     override = os.environ.get(ISA_VARIABLE) or None
     memory = psutil.virtual_memory()
-    cache_folder = Path(platformdirs.user_cache_dir("edge-denoise", appauthor=False))
+    cache_folder = folder().parent
     return {
         "version": __version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "cpu": _cpu_name(),
+        "cpu": cpu_name(),
         "isa": override or isas[0],
         "supported_isas": isas,
         "edge_isa": override,
@@ -90,16 +90,6 @@ def _facts() -> dict[str, Any]:
         "cache_folder_exists": cache_folder.is_dir(),
         "limits": _native.limits(),
     }
-
-
-def _cpu_name() -> str:
-    """Return the processor's name as the system knows it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, "") or platform.processor() or platform.machine()
 
 
 def _self_test(isas: list[str], override: str | None) -> Iterator[SelfTest]:

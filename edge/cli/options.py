@@ -2,7 +2,67 @@
 
 from __future__ import annotations
 
+import math
+import re
+from collections.abc import Callable
+from typing import Any
+
 import click
+
+_TIME = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(ms|s)?")
+
+
+def milliseconds(
+    context: click.Context, parameter: click.Parameter, text: str | None
+) -> float | None:
+    """Read ``800ms``, ``2s`` or a number of ms; refuse what is no time above 0."""
+    if text is None:
+        return None
+    match = _TIME.fullmatch(text.strip())
+    time_ms = float(match[1]) * (1000 if match[2] == "s" else 1) if match else 0.0
+    if not 0 < time_ms < math.inf:
+        problem = f"{text!r} is no time - write 800ms, 2s or a number of ms"
+        raise click.BadParameter(problem, context, parameter)
+    return time_ms
+
+
+def budget_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command ``--budget``, ``--on-tight`` and ``--on-infeasible``."""
+    options = (
+        click.option(
+            "--budget",
+            callback=milliseconds,
+            metavar="TIME",
+            help="Latency budget, e.g. 800ms or 2s; counts from when the model is loaded.",
+        ),
+        click.option(
+            "--on-tight",
+            type=click.Choice(["shorten", "coarse"]),
+            default="shorten",
+            show_default=True,
+            help="Where time is short: fewer blocks, or several blocks denoised at once.",
+        ),
+        click.option(
+            "--on-infeasible",
+            type=click.Choice(["best-effort", "error"]),
+            default="best-effort",
+            show_default=True,
+            help="Where the budget is too short for anything: a late answer, or exit with 7.",
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def budget_request(budget: float | None, on_tight: str, on_infeasible: str) -> dict[str, Any]:
+    """What the library is asked for by these options."""
+    return {
+        "budget_ms": budget,
+        "on_tight": on_tight,
+        "on_infeasible": on_infeasible.replace("-", "_"),
+    }
+
 
 model_option = click.option(
     "-m",

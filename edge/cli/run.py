@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edge.cli.options import json_option, model_option
+from edge.cli.options import budget_options, budget_request, json_option, model_option
 from edge.cli.output import (
     print_object,
     size_in_words,
@@ -49,6 +49,7 @@ COUNT = click.IntRange(min=1)
 @click.argument("prompt", required=False)
 @model_option
 @click.option("--tokens", type=COUNT, metavar="N", help="Most tokens of the answer.")
+@budget_options
 @click.option("--steps", type=COUNT, metavar="N", help="Denoising steps, all blocks together.")
 @click.option("--steps-per-block", type=COUNT, metavar="N", help="Denoising steps per block.")
 @click.option(
@@ -115,6 +116,9 @@ def command(
     threads: int | None,
     activations: str,
     tokens: int | None,
+    budget: float | None,
+    on_tight: str,
+    on_infeasible: str,
     **options: Any,
 ) -> None:
     """Generate an answer to PROMPT.
@@ -125,18 +129,26 @@ def command(
     model's task has rules, VERIFIED or NOT SOLVED follows on stderr; the latter
     exits with 8.
 
+    With --budget the answer is there in time: the clock counts reading the prompt
+    and all denoising steps, not loading. --steps is then an upper bound. 'edge
+    calibrate' measures this device beforehand; otherwise the first answers do.
+
     \b
     Examples:
       edge run 53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79
       edge run --steps 8 --stats - < puzzle.txt
+      edge run --budget 20ms --stats - < puzzle.txt
       edge run -m model.gguf --tokens 64 --seed 1 --temperature 0.7 "Once upon a time"
       edge run -m model.gguf --json "Once upon a time" > answer.json
     """
     text = read_prompt(prompt)
     import edge
 
+    options |= {"max_tokens": tokens, **budget_request(budget, on_tight, on_infeasible)}
     with edge.load(model, threads=threads, activations=activations) as loaded:
-        result, written = _generate(loaded, text, live, json, {"max_tokens": tokens, **options})
+        if budget is not None:
+            _ = loaded.costs  # reads the profile before the clock starts
+        result, written = _generate(loaded, text, live, json, options)
         _print(loaded, result, written, json)
     if stats:
         click.echo(_stats_line(result.stats), err=True)
@@ -206,8 +218,19 @@ def _print(model: Model, result: Result, written: str, json: bool) -> None:
 def _stats_line(stats: Stats) -> str:
     return (
         f"{stats.steps} steps, {stats.nfe} forwards, {stats.tokens} tokens, "
-        f"{stats.elapsed_ms:.0f} ms, {stats.tokens_per_s:.0f} tokens/s, "
+        f"{_time_in_words(stats)}, {stats.tokens_per_s:.0f} tokens/s, "
         f"peak {size_in_words(stats.peak_rss_bytes)}"
+    )
+
+
+def _time_in_words(stats: Stats) -> str:
+    if stats.budget_ms is None or stats.overshoot_ms is None:
+        return f"{stats.elapsed_ms:.0f} ms"
+    over = stats.overshoot_ms
+    rest = f"{over:.0f} ms over" if over > 0 else f"{-over:.0f} ms left"
+    return (
+        f"{stats.elapsed_ms:.0f} of {stats.budget_ms:.0f} ms ({rest}), "
+        f"{stats.forced_tokens} tokens forced below the threshold"
     )
 
 

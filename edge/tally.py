@@ -1,0 +1,124 @@
+"""What a request adds up while it runs, and the statistics that come of it."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from edge.backends.base import Backend
+from edge.pacing import Pacer
+from edge.request import Plan
+from edge.result import Stats
+
+
+@dataclass
+class Tally:
+    """Counts of a request so far; times in ns, instants on the request's clock."""
+
+    started_ns: int
+    steps: int = 0
+    steps_of_block: dict[int, int] = field(default_factory=dict)
+    spent_ns: dict[str, int] = field(default_factory=dict)  # by kind of forward
+    step_times_ns: list[int] = field(default_factory=list)
+    head_ns: int = 0
+    first_draft_ns: int | None = None
+    first_text_ns: int | None = None
+    first_block_ns: int | None = None
+    forced_tokens: int = 0
+    confidences: list[float] = field(default_factory=list)
+
+    def forward(self, kind: str, spent_ns: int, head_ns: int) -> None:
+        """Add a forward: ``prefill``, ``denoise`` or ``store``."""
+        self.spent_ns[kind] = self.spent_ns.get(kind, 0) + spent_ns
+        self.head_ns += head_ns
+        if kind == "denoise":
+            self.step_times_ns.append(spent_ns)
+
+    def step(self, block: int) -> None:
+        """Add a denoising step that ended in a decision."""
+        self.steps += 1
+        self.steps_of_block[block] = self.steps_of_block.get(block, 0) + 1
+
+    def stats(
+        self,
+        plan: Plan,
+        backend: Backend,
+        pacer: Pacer | None,
+        *,
+        cache: str,
+        forwards: int,
+        tokens: int,
+        now_ns: int,
+    ) -> Stats:
+        """The figures of the request, which ends now."""
+        elapsed_ns = now_ns - self.started_ns
+        return Stats(
+            sampler=plan.sampler_name,
+            sampler_parameters=_parameters(plan),
+            seed=plan.options.seed,
+            elapsed_ms=elapsed_ns / 1e6,
+            steps=self.steps,
+            steps_per_block=[self.steps_of_block.get(b, 0) for b in range(len(plan.blocks))],
+            nfe=forwards,
+            tokens=tokens,
+            tokens_per_forward=tokens / max(1, forwards),
+            tokens_per_step=tokens / max(1, self.steps),
+            tokens_per_s=tokens / max(1e-9, elapsed_ns / 1e9),
+            ttft_ms=self._since_start(self.first_text_ns),
+            ttfd_ms=self._since_start(self.first_draft_ns),
+            t_first_block_ms=self._since_start(self.first_block_ns),
+            prefill_ms=self.spent_ns.get("prefill", 0) / 1e6,
+            denoise_ms=self.spent_ns.get("denoise", 0) / 1e6,
+            store_ms=self.spent_ns.get("store", 0) / 1e6,
+            head_ms=self.head_ns / 1e6,
+            step_ms_p50=self._step_ms(50),
+            step_ms_p99=self._step_ms(99),
+            forced_tokens=self.forced_tokens,
+            mean_confidence=float(np.mean(self.confidences)) if self.confidences else None,
+            min_confidence=min(self.confidences, default=None),
+            cache=cache,
+            backend=backend.name,
+            isa=backend.isa,
+            threads=backend.threads,
+            peak_rss_bytes=peak_rss_bytes(),
+            **_of_the_budget(pacer, elapsed_ns),
+        )
+
+    def _since_start(self, instant_ns: int | None) -> float | None:
+        return None if instant_ns is None else (instant_ns - self.started_ns) / 1e6
+
+    def _step_ms(self, percentile: int) -> float | None:
+        times = sorted(self.step_times_ns)
+        return times[(len(times) - 1) * percentile // 100] / 1e6 if times else None
+
+
+def _of_the_budget(pacer: Pacer | None, elapsed_ns: int) -> dict[str, Any]:
+    if pacer is None:
+        names = ("budget_ms", "overshoot_ms", "predicted_ms", "min_budget_ms", "cost_u", "cost_v")
+        return {**dict.fromkeys(names), "cost_source": None}
+    predicted = pacer.predicted_ns
+    return {
+        "budget_ms": pacer.budget_ns / 1e6,
+        "overshoot_ms": (elapsed_ns - pacer.budget_ns) / 1e6,
+        "predicted_ms": None if predicted is None else predicted / 1e6,
+        "min_budget_ms": pacer.min_budget_ns / 1e6,
+        "cost_u": pacer.u,
+        "cost_v": pacer.v,
+        "cost_source": pacer.cost_source,
+    }
+
+
+def _parameters(plan: Plan) -> dict[str, Any]:
+    """What the rule was given of what it uses."""
+    uses = type(plan.sampler).uses
+    return {name: value for name, value in asdict(plan.sampler_options).items() if name in uses}
+
+
+def peak_rss_bytes() -> int:
+    """Largest resident set of this process so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
