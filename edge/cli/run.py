@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from edge.cli.output import (
     without_controls,
 )
 from edge.cli.prompt import read_prompt
-from edge.errors import CancelledError, ConstraintError
+from edge.errors import CancelledError, ConstraintError, EdgeError
 from edge.exit_codes import EXIT_CODES, verbose_option
 
 if TYPE_CHECKING:
@@ -145,7 +146,10 @@ def command(
     import edge
 
     options |= {"max_tokens": tokens, **budget_request(budget, on_tight, on_infeasible)}
-    with edge.load(model, threads=threads, activations=activations) as loaded:
+    with (
+        _error_as_object(json),
+        edge.load(model, threads=threads, activations=activations) as loaded,
+    ):
         if budget is not None:
             _ = loaded.costs  # reads the profile before the clock starts
         result, written = _generate(loaded, text, live, json, options)
@@ -153,6 +157,17 @@ def command(
     if stats:
         click.echo(_stats_line(result.stats), err=True)
     _verdict(loaded, result)
+
+
+@contextmanager
+def _error_as_object(json: bool) -> Iterator[None]:
+    """With ``--json`` an error is an object on stdout as well, for whoever reads only that."""
+    try:
+        yield
+    except EdgeError as error:
+        if json:
+            print_object({"status": "error", "complete": False, "error": str(error)})
+        raise
 
 
 def _generate(

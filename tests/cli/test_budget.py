@@ -80,6 +80,14 @@ def test_or_it_is_an_error_that_names_the_smallest_budget(edge_process: Edge) ->
     )
 
 
+def test_with_json_an_error_is_an_object_too(edge: Edge) -> None:
+    args = ("--json", "--budget", "0.1", "--on-infeasible", "error")
+    ended = edge("run", *args, EXAMPLE)
+    answer = figures(ended)
+    assert (ended.code, answer["status"], answer["complete"]) == (7, "error", False)
+    assert ended.err == f"edge: error: {answer['error']}\n"
+
+
 def test_the_same_after_a_calibration(edge_process: Edge) -> None:
     assert edge_process("calibrate").code == 0
     ended = edge_process("run", "--budget", "0.01", "--on-infeasible", "error", EXAMPLE)
