@@ -31,11 +31,13 @@ class Generation:
         plan: Plan,
         started_ns: int,
         timing: Timing | None = None,
+        verify: Callable[[str], bool] | None = None,
         clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self._engine = engine
         self._diffusion = engine.config.diffusion
         self._tokenizer = tokenizer
+        self._verify = verify
         self._clock = clock
         self._pacer: Pacer | None = None
         if plan.options.has_budget and timing is not None:
@@ -340,6 +342,7 @@ class Generation:
 
     def _result(self, answer: NDArray[np.int32], status: str) -> Result:
         text = None if self._tokenizer is None else self._tokenizer.decode(answer)
+        verified = None if self._verify is None else self._verify(text or "")
         if self._pacer is not None:
             self._pacer.finish()
         return Result(
@@ -347,6 +350,7 @@ class Generation:
             ids=answer.tolist(),
             status=status,
             complete=self._is_whole(status),
+            verified=verified,
             stats=self._stats(len(answer)),
         )
 

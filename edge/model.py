@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from os import PathLike, fspath
 from pathlib import Path
 from reprlib import repr as shown
@@ -200,8 +201,8 @@ class Model:
                 hint="convert it with its tokenizer.json, or use generate_ids",
             )
         text = prompt if self.task is None else self.task.check_prompt(prompt)
-        events = self._run(self.tokenizer.encode(text), options, started_ns)
-        return events if self.task is None else self._verified(events, text)
+        verify = None if self.task is None else partial(self.task.verify, text)
+        return self._run(self.tokenizer.encode(text), options, started_ns, verify)
 
     def generate_ids(
         self, prompt_ids: Sequence[int] | NDArray[np.integer[Any]], **options: Any
@@ -233,20 +234,16 @@ class Model:
         return self._engine.logits(checked, context_length)
 
     def _run(
-        self, prompt: NDArray[np.int32], options: dict[str, Any], started_ns: int
+        self,
+        prompt: NDArray[np.int32],
+        options: dict[str, Any],
+        started_ns: int,
+        verify: Callable[[str], bool] | None = None,
     ) -> Iterator[Draft | Commit | Done]:
         plan = plan_request(prompt, GenerateConfig.of(options), self.config)
-        return Generation(self._engine, self.tokenizer, plan, started_ns, self._timing).run()
-
-    def _verified(
-        self, events: Iterator[Draft | Commit | Done], prompt: str
-    ) -> Iterator[Draft | Commit | Done]:
-        for event in events:
-            if isinstance(event, Done) and self.task is not None:
-                result = event.result
-                yield Done(replace(result, verified=self.task.verify(prompt, result.text or "")))
-            else:
-                yield event
+        return Generation(
+            self._engine, self.tokenizer, plan, started_ns, self._timing, verify
+        ).run()
 
     def _checked_ids(self, ids: Sequence[int] | NDArray[np.integer[Any]]) -> NDArray[np.int32]:
         try:

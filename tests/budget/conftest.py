@@ -188,7 +188,7 @@ def timed(timed_config: Callable[..., ModelConfig]) -> Callable[..., Run]:
             )
             timing.use(known or real)
         plan = plan_request(np.array(prompt, np.int32), GenerateConfig.of(options), made)
-        generation = Generation(Engine(backend, made), None, plan, clock(), timing, clock)
+        generation = Generation(Engine(backend, made), None, plan, clock(), timing, None, clock)
         drafts = []
         for event in generation.run():
             if isinstance(event, Draft):
