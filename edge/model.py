@@ -116,8 +116,13 @@ class Model:
             path, file, self.config.denoiser, threads=threads, activations=activations
         )
         self._engine = Engine(self._backend, self.config)
-        self._timing = Timing(self.config, self._backend.threads, self._identity)
-        self._data_offset = header.data_offset
+        self._tensors = header.tensors
+        self._timing = Timing(
+            self.config,
+            self._backend.threads,
+            self._identity,
+            stoppable=self._backend.stoppable,
+        )
 
     def __enter__(self) -> Model:
         return self
@@ -170,8 +175,7 @@ class Model:
 
     def _identity(self) -> profile.Identity:
         return profile.Identity(
-            model=profile.header_hash(self.info.path, self._data_offset),
-            size_bytes=self.info.size_bytes,
+            model=profile.hash_of_shapes(self.config.denoiser, self._tensors),
             cpu=profile.cpu_name(),
             threads=self._backend.threads,
             isa=self._backend.isa,

@@ -45,7 +45,7 @@ class Timing:
         threads: int,
         identity: Callable[[], Identity],
         *,
-        stoppable: bool = True,
+        stoppable: bool,
     ) -> None:
         self.config = config
         self.stoppable = stoppable
@@ -53,6 +53,7 @@ class Timing:
         self._threads = threads
         self._identity = identity
         self._costs: StepCosts | None = None
+        self._learned = False
         self._lock = threading.Lock()
 
     @property
@@ -81,10 +82,11 @@ class Timing:
             if self._costs is None or self._costs.source == "calibration" or not samples:
                 return
             self._use(self._costs.corrected(samples))
+            self._learned = True
 
     def save(self) -> None:
         """Store what was learned; a folder that cannot be written is no reason to fail."""
-        if self._costs is None or self._costs.source != "steps":
+        if self._costs is None or not self._learned or self._costs.source != "steps":
             return
         try:
             profile.write(self._identity(), self._costs)
@@ -277,8 +279,11 @@ class Pacer:
 
     @property
     def stop_at_ns(self) -> int:
-        """When the next forward has to be stopped; 0: the least answer is always finished."""
-        if not self.answered and not self._strict:
+        """When the next forward has to be stopped; 0: never.
+
+        The least answer is always finished, and so is the forward that puts a guess right.
+        """
+        if not self.answered and not (self._strict and self.pace.trusted):
             return 0
         return max(1, int(self._controller.limit_ns))
 
@@ -338,9 +343,11 @@ class Pacer:
             self.pace.observe(spent_ns, predicted)
 
     def first_step_done(self) -> None:
-        """The least answer is there; without a profile only now is known whether in time."""
-        if not self.answered:
-            self.infeasible = self.infeasible or self._is_late()
+        """The least answer is there; raises BudgetError if it is late and that was asked for."""
+        if not self.answered and self._is_late():
+            if self._strict:
+                raise self.refusal()
+            self.infeasible = True
         self.answered = True
 
     def _is_late(self) -> bool:

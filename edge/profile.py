@@ -1,7 +1,7 @@
 """The timing profile of a model on this device: measured once, kept in the cache folder.
 
 A profile is used only if everything its times depend on is as it was: the shapes and storage
-types of the file (its header; the weights' values do not matter to time), processor, threads,
+types of the file's tensors (the weights' values do not matter to time), processor, threads,
 instruction set, backend, activations and the compiled engine.
 """
 
@@ -12,6 +12,7 @@ import json
 import logging
 import platform
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 
 from edge import _native
 from edge.backends.base import Backend, Cache, Draws, StepRequest
-from edge.config import ModelConfig
+from edge.config import DenoiserConfig, ModelConfig
 from edge.costs import KNOTS, Knots, StepCosts, guess, rising
 from edge.formats.atomic_file import replacing
 
@@ -39,8 +40,7 @@ _log = logging.getLogger(__name__)
 class Identity:
     """What the times of a profile depend on."""
 
-    model: str  # hash of the file's header
-    size_bytes: int
+    model: str  # hash of its shapes and types
     cpu: str
     threads: int
     isa: str
@@ -55,10 +55,10 @@ class Identity:
         return f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.json"
 
 
-def header_hash(path: str, data_offset: int) -> str:
-    """Hash of what precedes the tensor data; cheap however large the model is."""
-    with Path(path).open("rb") as file:
-        return hashlib.sha256(file.read(data_offset)).hexdigest()
+def hash_of_shapes(config: DenoiserConfig, tensors: Mapping[str, _native.TensorInfo]) -> str:
+    """Hash of sizes and storage types, cheap however large the model is."""
+    listed = [(name, info.type, info.shape) for name, info in sorted(tensors.items())]
+    return hashlib.sha256(repr((config, listed)).encode()).hexdigest()
 
 
 def engine_hash() -> str:

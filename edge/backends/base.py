@@ -85,6 +85,10 @@ class Backend(Protocol):
     def threads(self) -> int:
         """The number of threads in use."""
 
+    @property
+    def stoppable(self) -> bool:
+        """Whether a forward heeds its deadline while it runs, not only before it begins."""
+
     def new_cache(self, capacity: int) -> Cache:
         """Return an empty cache for positions below ``capacity``."""
 

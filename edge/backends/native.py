@@ -83,6 +83,7 @@ class NativeBackend:
     """Owns the mapped weights of one file. See ``Backend`` for the methods."""
 
     name = "native"
+    stoppable = True
 
     def __init__(
         self,

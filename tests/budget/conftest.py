@@ -76,6 +76,7 @@ class Timed:
     name: str = "timed"
     isa: str = "none"
     threads: int = 2
+    stoppable: bool = True
 
     def forward(self, request: StepRequest) -> RowStats | None:
         start, positions = self.clock(), request.positions
@@ -183,9 +184,7 @@ def timed(timed_config: Callable[..., ModelConfig]) -> Callable[..., Run]:
         clock = Clock()
         backend = Timed(clock, real, noise or still(), denoise, polls)
         if timing is None:
-            timing = Timing(
-                made, 2, lambda: Identity("", 0, "", 2, "", "", "", ""), stoppable=polls
-            )
+            timing = Timing(made, 2, lambda: Identity("", "", 2, "", "", "", ""), stoppable=polls)
             timing.use(known or real)
         plan = plan_request(np.array(prompt, np.int32), GenerateConfig.of(options), made)
         generation = Generation(Engine(backend, made), None, plan, clock(), timing, None, clock)

@@ -39,6 +39,14 @@ def test_watching_shows_every_step_and_the_verdict() -> None:
     assert output.endswith("VERIFIED\n")
 
 
+def test_a_budget_decides_the_steps() -> None:
+    *answers, refusal = run(sys.executable, EXAMPLES / "03_latency_budget.py").splitlines()
+    assert len(answers) == 3
+    assert ": solved in " in answers[-1]
+    assert answers[-1].endswith("47 steps, 0 cells forced, complete")
+    assert refusal.startswith("refused: 0.01 ms, at least ")
+
+
 def test_an_app_shares_refuses_and_cancels() -> None:
     lines = run(sys.executable, EXAMPLES / "04_embed_in_app.py").splitlines()
     assert lines[:3] == [f"complete: {SOLUTION}"] * 3
@@ -64,6 +72,9 @@ def test_the_picture_is_what_its_command_draws(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["01_generate.py", "02_watch_refinement.py", "04_embed_in_app.py"])
+@pytest.mark.parametrize(
+    "name",
+    ["01_generate.py", "02_watch_refinement.py", "03_latency_budget.py", "04_embed_in_app.py"],
+)
 def test_examples_stay_short(name: str) -> None:
     assert len((EXAMPLES / name).read_text(encoding="utf-8").splitlines()) < 60
