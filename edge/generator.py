@@ -369,5 +369,5 @@ class Generation:
             cache=self._engine.cache,
             forwards=self._session.forwards,
             tokens=len(self._tally.confidences) if in_place else answer_length,
-            now_ns=self._clock(),
+            clock=self._clock,
         )

@@ -120,6 +120,8 @@ class Pacer:
         self.infeasible = False
         self.cut = False  # the answer was promised shorter than asked for
         self.predicted_ns: float | None = None
+        self.min_budget_ns = 0.0  # these two are known at the end
+        self.rate = (1.0, 0.0)
         self.plan = plan
         num_pauses = timing.config.denoiser.num_layers if timing.stoppable else 1
         self.pace.grain_ns = self._step_ns(0, self._holes(0)) / num_pauses
@@ -149,15 +151,14 @@ class Pacer:
             return self._prefill() + Work.of([self._step_ns(0, self._holes(0))])
         return self._whole_canvas(1)
 
-    @property
-    def min_budget_ns(self) -> float:
-        """The smallest budget that the least answer would have fitted into, as far as known."""
+    def _smallest_budget(self) -> float:
+        """The smallest budget that the least answer would fit into, as far as known."""
         needed = self._entry_ns + self.pace.bound(self._least_work)
         return min(needed + self.pace.reserve_ns, needed / (1 - MOST_RESERVE))
 
     def refusal(self) -> BudgetError:
         """The error that names the smallest feasible budget."""
-        wanted, least = self.budget_ns / 1e6, math.ceil(self.min_budget_ns / 1e6)
+        wanted, least = self.budget_ns / 1e6, math.ceil(self._smallest_budget() / 1e6)
         return BudgetError(
             f"a budget of {wanted:.4g} ms is too short for this model and prompt on this device",
             budget_ms=wanted,
@@ -354,13 +355,16 @@ class Pacer:
         return self._clock() > self._controller.deadline_ns
 
     def finish(self) -> None:
-        """The request is over."""
-        now = self._clock()
-        self.u, self.v = self.pace.u, self.pace.v
-        if self._last_end_ns is not None:
-            self.pace.tail_ns.add(now - self._last_end_ns)
-        self.pace.seen_ns = now
+        """No forward will follow: learn from those there were."""
+        self.rate = self.pace.u, self.pace.v
+        self.min_budget_ns = self._smallest_budget()
         self._timing.learn(self._samples)
+
+    def end_at(self, now_ns: int) -> None:
+        """The request is over."""
+        if self._last_end_ns is not None:
+            self.pace.tail_ns.add(now_ns - self._last_end_ns)
+        self.pace.seen_ns = now_ns
 
     def status(self, status: str, *, filled: bool) -> str:
         """How the request ended, of ``complete``, ``eos``, ``shortened`` and ``cancelled``."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -52,41 +53,56 @@ class Tally:
         cache: str,
         forwards: int,
         tokens: int,
-        now_ns: int,
+        clock: Callable[[], int],
     ) -> Stats:
         """The figures of the request, which ends now."""
-        elapsed_ns = now_ns - self.started_ns
-        return Stats(
-            sampler=plan.sampler_name,
-            sampler_parameters=_parameters(plan),
-            seed=plan.options.seed,
-            elapsed_ms=elapsed_ns / 1e6,
-            steps=self.steps,
-            steps_per_block=[self.steps_of_block.get(b, 0) for b in range(len(plan.blocks))],
-            nfe=forwards,
-            tokens=tokens,
-            tokens_per_forward=tokens / max(1, forwards),
-            tokens_per_step=tokens / max(1, self.steps),
-            tokens_per_s=tokens / max(1e-9, elapsed_ns / 1e9),
-            ttft_ms=self._since_start(self.first_text_ns),
-            ttfd_ms=self._since_start(self.first_draft_ns),
-            t_first_block_ms=self._since_start(self.first_block_ns),
-            prefill_ms=self.spent_ns.get("prefill", 0) / 1e6,
-            denoise_ms=self.spent_ns.get("denoise", 0) / 1e6,
-            store_ms=self.spent_ns.get("store", 0) / 1e6,
-            head_ms=self.head_ns / 1e6,
-            step_ms_p50=self._step_ms(50),
-            step_ms_p99=self._step_ms(99),
-            forced_tokens=self.forced_tokens,
-            mean_confidence=float(np.mean(self.confidences)) if self.confidences else None,
-            min_confidence=min(self.confidences, default=None),
-            cache=cache,
-            backend=backend.name,
-            isa=backend.isa,
-            threads=backend.threads,
-            peak_rss_bytes=peak_rss_bytes(),
-            **_of_the_budget(pacer, elapsed_ns),
-        )
+        figures = {
+            **self._counts(plan, forwards, tokens),
+            **self._times(),
+            **_of_the_budget(pacer),
+            "cache": cache,
+            "backend": backend.name,
+            "isa": backend.isa,
+            "threads": backend.threads,
+            "peak_rss_bytes": peak_rss_bytes(),
+        }
+        # Last of all, so that hardly anything happens after the time that is reported.
+        now_ns = clock()
+        elapsed_ms = (now_ns - self.started_ns) / 1e6
+        if pacer is not None:
+            pacer.end_at(now_ns)
+            figures["overshoot_ms"] = elapsed_ms - pacer.budget_ns / 1e6
+        tokens_per_s = tokens / max(1e-9, elapsed_ms / 1e3)
+        return Stats(elapsed_ms=elapsed_ms, tokens_per_s=tokens_per_s, **figures)
+
+    def _counts(self, plan: Plan, forwards: int, tokens: int) -> dict[str, Any]:
+        return {
+            "sampler": plan.sampler_name,
+            "sampler_parameters": _parameters(plan),
+            "seed": plan.options.seed,
+            "steps": self.steps,
+            "steps_per_block": [self.steps_of_block.get(b, 0) for b in range(len(plan.blocks))],
+            "nfe": forwards,
+            "tokens": tokens,
+            "tokens_per_forward": tokens / max(1, forwards),
+            "tokens_per_step": tokens / max(1, self.steps),
+            "forced_tokens": self.forced_tokens,
+            "mean_confidence": float(np.mean(self.confidences)) if self.confidences else None,
+            "min_confidence": min(self.confidences, default=None),
+        }
+
+    def _times(self) -> dict[str, Any]:
+        return {
+            "ttft_ms": self._since_start(self.first_text_ns),
+            "ttfd_ms": self._since_start(self.first_draft_ns),
+            "t_first_block_ms": self._since_start(self.first_block_ns),
+            "prefill_ms": self.spent_ns.get("prefill", 0) / 1e6,
+            "denoise_ms": self.spent_ns.get("denoise", 0) / 1e6,
+            "store_ms": self.spent_ns.get("store", 0) / 1e6,
+            "head_ms": self.head_ns / 1e6,
+            "step_ms_p50": self._step_ms(50),
+            "step_ms_p99": self._step_ms(99),
+        }
 
     def _since_start(self, instant_ns: int | None) -> float | None:
         return None if instant_ns is None else (instant_ns - self.started_ns) / 1e6
@@ -96,20 +112,24 @@ class Tally:
         return times[(len(times) - 1) * percentile // 100] / 1e6 if times else None
 
 
-def _of_the_budget(pacer: Pacer | None, elapsed_ns: int) -> dict[str, Any]:
-    if pacer is None:
-        names = ("budget_ms", "overshoot_ms", "predicted_ms", "min_budget_ms", "cost_u", "cost_v")
-        return {**dict.fromkeys(names), "cost_source": None}
-    predicted = pacer.predicted_ns
-    return {
-        "budget_ms": pacer.budget_ns / 1e6,
-        "overshoot_ms": (elapsed_ns - pacer.budget_ns) / 1e6,
-        "predicted_ms": None if predicted is None else predicted / 1e6,
-        "min_budget_ms": pacer.min_budget_ns / 1e6,
-        "cost_u": pacer.u,
-        "cost_v": pacer.v,
-        "cost_source": pacer.cost_source,
+def _of_the_budget(pacer: Pacer | None) -> dict[str, Any]:
+    figures: dict[str, Any] = {
+        "budget_ms": None,
+        "overshoot_ms": None,
+        "predicted_ms": None,
+        "min_budget_ms": None,
+        "cost_u": None,
+        "cost_v": None,
+        "cost_source": None,
     }
+    if pacer is not None:
+        predicted_ns = pacer.predicted_ns
+        figures["budget_ms"] = pacer.budget_ns / 1e6
+        figures["predicted_ms"] = None if predicted_ns is None else predicted_ns / 1e6
+        figures["min_budget_ms"] = pacer.min_budget_ns / 1e6
+        figures["cost_u"], figures["cost_v"] = pacer.rate
+        figures["cost_source"] = pacer.cost_source
+    return figures
 
 
 def _parameters(plan: Plan) -> dict[str, Any]:

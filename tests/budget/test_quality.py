@@ -19,7 +19,7 @@ Ints = NDArray[np.int32]
 MASK = 256
 LENGTH, BLOCK = 48, 16
 FULL_MS = LENGTH * 100 + 2 * 84
-PER_CELL = 40
+PER_CELL = 24
 SHARES = (0.08, 0.12, 0.2, 0.35, 0.6, 1.2)
 STEPS = (3, 6, 12, 24, 48)
 
