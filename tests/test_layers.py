@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 LADDER = (
     {"errors", "_native"},
     {"formats", "exit_codes", "canvas", "result"},
-    {"config", "tasks", "denoisers"},
+    {"config", "tasks", "denoisers", "template", "template_process", "vocabulary"},
     {"backends", "samplers", "tokenizer"},
     {"engine"},
     {"request"},

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,16 +12,6 @@ import pytest
 from numpy.typing import NDArray
 
 pytestmark = pytest.mark.llama
-
-
-@pytest.fixture(scope="module")
-def llama_cpp() -> Iterator[ModuleType]:
-    library = pytest.importorskip("llama_cpp")
-    silent = library.llama_log_callback(lambda _level, _text, _data: None)
-    library.llama_log_set(silent, ctypes.c_void_p())
-    library.llama_backend_init()
-    yield library
-    library.llama_backend_free()
 
 
 def one_forward(library: ModuleType, path: Path, ids: list[int], rows: int) -> NDArray[np.float32]:
