@@ -29,10 +29,10 @@ std::vector<int32_t> to_vector(const IntArray& array) {
     return {array.data(), array.data() + array.size()};
 }
 
-TensorType convertible_type(const std::string& name) {
+TensorType known_type(const std::string& name, bool (*is_known)(TensorType)) {
     const TypeLayout* layout = find_type(name);
-    if (layout == nullptr || !can_convert(layout->type))
-        throw std::invalid_argument("'" + name + "' is not one of f32, f16, bf16, q8_0, q4_0");
+    if (layout == nullptr || !is_known(layout->type))
+        throw std::invalid_argument("'" + name + "' is no type that this can be done with");
     return layout->type;
 }
 
@@ -43,7 +43,7 @@ int64_t stored_row_bytes(TensorType type, int64_t cols) {
 }
 
 ByteArray quantize(const std::string& type_name, const FloatArray& values) {
-    const TensorType type = convertible_type(type_name);
+    const TensorType type = known_type(type_name, can_quantize);
     if (values.ndim() != 2) throw std::invalid_argument("values must be [rows, cols]");
     const int64_t rows = values.shape(0);
     const int64_t cols = values.shape(1);
@@ -58,7 +58,7 @@ ByteArray quantize(const std::string& type_name, const FloatArray& values) {
 }
 
 FloatArray dequantize(const std::string& type_name, const ByteArray& stored, int64_t cols) {
-    const TensorType type = convertible_type(type_name);
+    const TensorType type = known_type(type_name, can_dequantize);
     if (cols < 1) throw std::invalid_argument("cols must be positive");
     const int64_t size = stored_row_bytes(type, cols);
     if (stored.ndim() != 2 || stored.shape(1) != size)
@@ -109,7 +109,7 @@ py::dict tensors_of(const ModelFile& file) {
 FloatArray read_rows(const ModelFile& file, const std::string& name, int64_t first, int64_t count) {
     const TensorInfo* tensor = file.find(name);
     if (tensor == nullptr) throw py::key_error(name);
-    if (!can_convert(tensor->type))
+    if (!can_dequantize(tensor->type))
         throw std::invalid_argument("'" + name + "' has a type that cannot be read");
     const auto rows = static_cast<int64_t>(tensor->rows());
     if (first < 0 || count < 0 || first > rows || count > rows - first)

@@ -102,7 +102,7 @@ bool Denoiser::run_guided(const StepInput& input, StepOutput& output) {
     bool done = true;
     if (!input.guidance.ids.empty()) {
         done = run_layers(input, input.guidance.ids, output);
-        if (done) gather_head_rows(input, /*quantize=*/false);
+        if (done) gather_head_rows(input, /*groups=*/0);
         scratch_->unguided = scratch_->input.values();
     }
     done = done && run_layers(input, input.ids, output);
@@ -113,7 +113,7 @@ bool Denoiser::run_guided(const StepInput& input, StepOutput& output) {
 bool Denoiser::run_head(const StepInput& input, StepOutput& output) {
     if (input.head_rows.empty()) return true;
     const int64_t begin = now_ns();
-    gather_head_rows(input, head_weights_->is_quantized());
+    gather_head_rows(input, head_weights_->groups());
     if (!input.guidance.ids.empty()) guide(input);
     std::vector<int32_t> positions;
     for (const int32_t row : input.head_rows)
@@ -127,8 +127,8 @@ bool Denoiser::run_head(const StepInput& input, StepOutput& output) {
     return done;
 }
 
-void Denoiser::gather_head_rows(const StepInput& input, bool quantize) {
-    normalise(machine(), output_norm_, input.head_rows, quantize, "the final norm");
+void Denoiser::gather_head_rows(const StepInput& input, GroupSizes groups) {
+    normalise(machine(), output_norm_, input.head_rows, groups, "the final norm");
 }
 
 void Denoiser::guide(const StepInput& input) {
@@ -142,7 +142,7 @@ void Denoiser::guide(const StepInput& input) {
         }
     };
     const int rows = static_cast<int>(input.head_rows.size());
-    if (!scratch_->input.fill(machine(), rows, size, head_weights_->is_quantized(), combine))
+    if (!scratch_->input.fill(machine(), rows, size, head_weights_->groups(), combine))
         throw NumericFault("non-finite numbers leave the guidance");
 }
 
@@ -157,8 +157,7 @@ void Denoiser::logits(const std::vector<int32_t>& ids, const AttentionMask& mask
     StepOutput ignored;
     run_layers(input, input.ids, ignored);
     const Machine machine = this->machine();
-    normalise(machine, output_norm_, scratch_->all_rows, head_weights_->is_quantized(),
-              "the final norm");
+    normalise(machine, output_norm_, scratch_->all_rows, head_weights_->groups(), "the final norm");
     multiply(machine, scratch_->input, {{&*head_weights_, out, shape_.vocab_size}});
     const int64_t count = static_cast<int64_t>(ids.size()) * shape_.vocab_size;
     if (!std::all_of(out, out + count, [](float x) { return std::isfinite(x); }))
@@ -197,12 +196,12 @@ void Denoiser::embed(const StepInput& input, const std::vector<int32_t>& ids) {
 }
 
 void Denoiser::normalise(const Machine& machine, const std::vector<float>& weight,
-                         const std::vector<int32_t>& rows, bool quantize,
+                         const std::vector<int32_t>& rows, GroupSizes groups,
                          const std::string& place) {
     const int64_t size = shape_.hidden_size;
     std::atomic<bool> finite{true};
     const bool quantized = scratch_->input.fill(
-        machine, static_cast<int>(rows.size()), size, quantize, [&](int row, float* out) {
+        machine, static_cast<int>(rows.size()), size, groups, [&](int row, float* out) {
             const float* hidden = scratch_->hidden.data() + rows[static_cast<size_t>(row)] * size;
             if (!std::isfinite(
                     kernels_.rms_norm(hidden, weight.data(), size, shape_.rms_norm_eps, out)))
@@ -216,8 +215,7 @@ void Denoiser::run_attention(const Machine& machine, const Layer& layer, int64_t
     Scratch& s = *scratch_;
     const int64_t rows = static_cast<int64_t>(input.ids.size());
     const int64_t width = shape_.query_width();
-    normalise(machine, layer.attention_norm, s.all_rows, layer.quantized_input(),
-              layer_name(index));
+    normalise(machine, layer.attention_norm, s.all_rows, layer.input_groups(), layer_name(index));
     s.queries.resize(static_cast<size_t>(rows * width));
     s.attended.resize(s.queries.size());
     multiply(machine, s.input,
@@ -232,7 +230,7 @@ void Denoiser::run_attention(const Machine& machine, const Layer& layer, int64_t
     const auto copy = [&](int row, float* out) {
         std::copy_n(s.attended.data() + row * width, width, out);
     };
-    if (!s.input.fill(machine, static_cast<int>(rows), width, layer.attention_output.is_quantized(),
+    if (!s.input.fill(machine, static_cast<int>(rows), width, layer.attention_output.groups(),
                       copy))
         throw NumericFault("non-finite numbers leave the attention of " + layer_name(index));
     s.projected.resize(static_cast<size_t>(rows * shape_.hidden_size));
@@ -263,7 +261,7 @@ void Denoiser::run_feed_forward(const Machine& machine, const Layer& layer, int6
     Scratch& s = *scratch_;
     const int64_t rows = static_cast<int64_t>(s.all_rows.size());
     const int64_t wide = shape_.feed_forward_size;
-    normalise(machine, layer.feed_forward_norm, s.all_rows, layer.quantized_gate(),
+    normalise(machine, layer.feed_forward_norm, s.all_rows, layer.gate_groups(),
               "the feed-forward part of " + layer_name(index));
     s.gate.resize(static_cast<size_t>(rows * wide));
     s.up.resize(s.gate.size());
@@ -272,7 +270,7 @@ void Denoiser::run_feed_forward(const Machine& machine, const Layer& layer, int6
     const auto activate = [&](int row, float* out) {
         kernels_.silu_multiply(s.gate.data() + row * wide, s.up.data() + row * wide, wide, out);
     };
-    if (!s.input.fill(machine, static_cast<int>(rows), wide, layer.down.is_quantized(), activate))
+    if (!s.input.fill(machine, static_cast<int>(rows), wide, layer.down.groups(), activate))
         throw NumericFault("non-finite numbers in the feed-forward part of " + layer_name(index));
     multiply(machine, s.input, {{&layer.down, s.projected.data(), shape_.hidden_size}});
     add_to_hidden(machine, s.projected);

@@ -53,6 +53,12 @@ inline Lanes load_bf16(const uint16_t* p) {
     return {widen_bf16(load_halves(p)), widen_bf16(load_halves(p + 8))};
 }
 
+inline Lanes load_int8(const int8_t* p) {
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+    return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes)),
+            _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(bytes, 8)))};
+}
+
 struct HalfBuffer {
     uint16_t v[16];
 };

@@ -73,6 +73,9 @@ inline Lanes load_bf16(const uint16_t* p) {
 inline Lanes load_bf16_first(const uint16_t* p, int n) {
     return each([=](int i) { return i < n ? float_of(uint32_t{p[i]} << 16) : 0.0f; });
 }
+inline Lanes load_int8(const int8_t* p) {
+    return each([p](int i) { return static_cast<float>(p[i]); });
+}
 inline void store(float* p, Lanes a) { std::memcpy(p, a.v, sizeof a.v); }
 inline void store_first(float* p, Lanes a, int n) {
     std::memcpy(p, a.v, static_cast<size_t>(n) * 4);
