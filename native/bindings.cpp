@@ -13,6 +13,7 @@
 #include "errors.h"
 #include "model_limits.h"
 #include "model_file.h"
+#include "peak.h"
 #include "quantize.h"
 
 namespace py = pybind11;
@@ -218,7 +219,8 @@ py::array_t<Field> column(const StepOutput& output, Field HeadRow::* field) {
     return values;
 }
 
-FloatArray cached(KvCache& cache, int64_t position, bool keys) {
+template <bool keys>
+FloatArray cached(KvCache& cache, int64_t position) {
     if (position < 0 || position >= cache.capacity())
         throw py::index_error("position beyond the cache");
     FloatArray rows({cache.num_layers(), cache.width()});
@@ -330,33 +332,30 @@ void register_step_types(py::module_& m) {
                  return py::array(py::dtype("bool"), static_cast<py::ssize_t>(cache.valid().size()),
                                   cache.valid().data());
              })
-        .def(
-            "keys", [](KvCache& cache, int64_t position) { return cached(cache, position, true); },
-            py::arg("position"))
-        .def(
-            "values",
-            [](KvCache& cache, int64_t position) { return cached(cache, position, false); },
-            py::arg("position"));
-    py::class_<StepOutput>(m, "StepOutput")
-        .def_readonly("cancelled", &StepOutput::cancelled)
-        .def_readonly("layers_done", &StepOutput::layers_done)
-        .def_readonly("body_ns", &StepOutput::body_ns)
-        .def_readonly("attention_ns", &StepOutput::attention_ns)
-        .def_readonly("head_ns", &StepOutput::head_ns)
-        .def_property_readonly("top1",
-                               [](const StepOutput& o) { return column(o, &HeadRow::top1); })
-        .def_property_readonly("sampled",
-                               [](const StepOutput& o) { return column(o, &HeadRow::sampled); })
-        .def_property_readonly("top1_logit",
-                               [](const StepOutput& o) { return column(o, &HeadRow::top1_logit); })
-        .def_property_readonly("top2_logit",
-                               [](const StepOutput& o) { return column(o, &HeadRow::top2_logit); })
-        .def_property_readonly(
-            "sampled_logit", [](const StepOutput& o) { return column(o, &HeadRow::sampled_logit); })
-        .def_property_readonly("log_z",
-                               [](const StepOutput& o) { return column(o, &HeadRow::log_z); })
-        .def_property_readonly("entropy",
-                               [](const StepOutput& o) { return column(o, &HeadRow::entropy); });
+        .def("keys", cached<true>, py::arg("position"))
+        .def("values", cached<false>, py::arg("position"));
+    py::class_<StepOutput> output(m, "StepOutput");
+    output.def_readonly("cancelled", &StepOutput::cancelled)
+        .def_readonly("layers_done", &StepOutput::layers_done);
+    const auto add = [&](const char* name, auto get) { output.def_property_readonly(name, get); };
+    const auto add_time = [&](const char* name, auto part) {
+        add(name, [part](const StepOutput& o) { return o.times.*part; });
+    };
+    const auto add_column = [&](const char* name, auto field) {
+        add(name, [field](const StepOutput& o) { return column(o, field); });
+    };
+    add_time("gemm_ns", &StepTimes::gemm_ns);
+    add_time("attention_ns", &StepTimes::attention_ns);
+    add_time("quantize_ns", &StepTimes::quantize_ns);
+    add_time("head_ns", &StepTimes::head_ns);
+    add_time("other_ns", &StepTimes::other_ns);
+    add_column("top1", &HeadRow::top1);
+    add_column("sampled", &HeadRow::sampled);
+    add_column("top1_logit", &HeadRow::top1_logit);
+    add_column("top2_logit", &HeadRow::top2_logit);
+    add_column("sampled_logit", &HeadRow::sampled_logit);
+    add_column("log_z", &HeadRow::log_z);
+    add_column("entropy", &HeadRow::entropy);
 }
 
 void register_denoiser(py::module_& m) {
@@ -378,6 +377,11 @@ void register_denoiser(py::module_& m) {
              py::arg("deadline_ns") = 0)
         .def("logits", logits, py::arg("ids").noconvert(), py::arg("mask") = AttentionMask{});
     m.def("supported_isas", supported_isas);
+    py::class_<PeakRates>(m, "PeakRates")
+        .def_readonly("int8_gops", &PeakRates::int8_gops)
+        .def_readonly("float_gops", &PeakRates::float_gops);
+    m.def("measure_peak", measure_peak, py::arg("threads"), py::arg("isa") = "",
+          py::call_guard<py::gil_scoped_release>());
 }
 
 }  // namespace

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <atomic>
-#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <mutex>
@@ -50,6 +49,7 @@ private:
     bool run_head(const StepInput& input, StepOutput& output);
     void gather_head_rows(const StepInput& input, GroupSizes groups);
     void guide(const StepInput& input);
+    void charge_input();
     void finish_row(const Layer& layer, int64_t index, int64_t row, int64_t position);
     void embed(const StepInput& input, const std::vector<int32_t>& ids);
     void run_attention(const Machine& machine, const Layer& layer, int64_t index,

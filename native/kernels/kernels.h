@@ -120,6 +120,15 @@ struct KernelTable {
     void (*attend)(const AttentionTile& tile);
     float (*maximum)(const float* x, int64_t count);  // -inf for none
     LogitMoments (*logit_moments)(const float* x, int64_t count);
+
+    // For measuring peak rates, on [burst_chains][16] accumulators. A round of int8 adds to every
+    // lane the dot products of its four weights (nibbles, [16][4]) with four activations and with
+    // the next four; chain c starts at c, and the caller keeps the sums within int32. A round of
+    // float is out = out * x + y.
+    int burst_chains;
+    void (*burst_int8)(const uint8_t* weights, const int8_t* activations, int64_t rounds,
+                       float* out);
+    void (*burst_float)(float x, float y, int64_t rounds, float* out);
 };
 
 extern const KernelTable generic_kernels;

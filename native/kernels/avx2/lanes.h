@@ -15,6 +15,7 @@ constexpr int tile_rows = 2;
 constexpr int query_rows = 4;
 constexpr int dot_rows = 2;
 constexpr int dot_cols = 2;
+constexpr int burst_chains = 5;
 
 struct Lanes {
     __m256 a, b;
@@ -147,6 +148,9 @@ inline Lanes byte_as_float(Line x) {
 }
 
 inline Lanes to_float(IntLanes x) { return {_mm256_cvtepi32_ps(x.a), _mm256_cvtepi32_ps(x.b)}; }
+
+// Makes the compiler take the line for changed.
+inline void forget(Line& x) { asm volatile("" : "+x"(x.a), "+x"(x.b)); }
 
 // maddubs adds two unsigned * signed products in 16 bits, which 8-bit weights would overflow.
 // They are therefore made signed here (|w| * sign(w) a stays within +-32512), so that no zero

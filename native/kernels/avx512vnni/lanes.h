@@ -15,6 +15,7 @@ constexpr int tile_rows = 12;
 constexpr int query_rows = 8;
 constexpr int dot_rows = 4;
 constexpr int dot_cols = 4;
+constexpr int burst_chains = 12;
 
 using Lanes = __m512;
 using IntLanes = __m512i;
@@ -96,6 +97,9 @@ inline Lanes byte_as_float(Line a) {
 }
 
 inline Lanes to_float(IntLanes a) { return _mm512_cvtepi32_ps(a); }
+
+// Makes the compiler take the line for changed.
+inline void forget(Line& a) { asm volatile("" : "+v"(a)); }
 
 template <int bits>
 inline IntLanes start(int32_t folded) {

@@ -14,6 +14,7 @@ constexpr int tile_rows = 4;
 constexpr int query_rows = 4;
 constexpr int dot_rows = 2;
 constexpr int dot_cols = 2;
+constexpr int burst_chains = 4;
 
 struct Lanes {
     float v[16];
@@ -155,6 +156,9 @@ template <int k>
 inline Lanes byte_as_float(Line a) {
     return each([&](int i) { return static_cast<float>(a.v[4 * i + k]); });
 }
+
+// Makes the compiler take the line for changed.
+inline void forget(Line& a) { asm volatile("" : "+m"(a)); }
 
 inline IntLanes splat_int(int32_t x) {
     IntLanes out;
