@@ -11,7 +11,8 @@ struct PeakRates {
     double float_gops;
 };
 
-// Best of 50 bursts of about two milliseconds each, on registers, no memory touched. Throws
+// Best of 50 bursts of about two milliseconds, of all threads that have a core to run on, on
+// registers, no memory touched; other work on the machine does not lower the rates. Throws
 // std::invalid_argument for threads beyond 1 to 1024 and like select_kernels.
 PeakRates measure_peak(int num_threads, const std::string& isa);
 

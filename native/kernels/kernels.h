@@ -16,6 +16,7 @@ constexpr int depth_step = 32;    // divides the depth of all quantized weights
 constexpr int sum_step = 16;      // the smallest group of weights that share a scale
 constexpr int block_depth = 256;  // along which whole-numbered scales share a factor
 constexpr int max_tile_rows = 12;
+constexpr int max_burst_chains = 12;
 
 enum class FloatFormat { f32, f16, bf16 };
 
