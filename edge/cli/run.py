@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edge.cli.options import json_option, model_option
+from edge.cli.options import (
+    COUNT,
+    activations_option,
+    json_option,
+    model_option,
+    threads_option,
+)
 from edge.cli.output import (
     print_object,
     size_in_words,
@@ -41,9 +47,6 @@ def known_sampler(
         problem = f"{name!r} is not one of {', '.join(names())}"
         raise click.BadParameter(problem, context, parameter)
     return name
-
-
-COUNT = click.IntRange(min=1)
 
 
 @click.command(name="run")
@@ -92,14 +95,8 @@ COUNT = click.IntRange(min=1)
 @click.option(
     "--seed", type=int, metavar="N", default=0, show_default=True, help="For temperatures above 0."
 )
-@click.option("--threads", type=COUNT, metavar="N", help="Default: one per physical core.")
-@click.option(
-    "--activations",
-    type=click.Choice(["int8", "f32"]),
-    default="int8",
-    show_default=True,
-    help="int8 is faster, f32 more exact.",
-)
+@threads_option
+@activations_option
 @click.option(
     "--live/--no-live",
     default=None,
