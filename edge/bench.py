@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 
 from edge._native import PeakRates
 from edge.backends.base import Cache, Draws, Mask, StepRequest
-from edge.backends.native import NativeBackend, StepTimes
-from edge.config import DenoiserConfig, ModelConfig, read_config
+from edge.backends.native import NativeBackend, StepTimes, check_options
+from edge.config import DenoiserConfig, ModelConfig
 from edge.denoisers import DEFAULT, EMBEDDED
 from edge.errors import DoesNotFitError, RequestError
-from edge.formats.gguf_file import header_of, open_model
+from edge.formats.gguf_file import open_model
 from edge.generator import peak_rss_bytes
 from edge.model import ModelInfo, inspect, load
 from edge.random_model import weight_bytes, write_random_model
@@ -145,9 +145,8 @@ def opened_file(
     """Load a model file. Raises DoesNotFitError, and like ``edge.load``."""
     _check_memory(info.size_bytes, info.config.denoiser, plan)
     kind = max(info.types, key=lambda name: info.types[name][1])
-    num_layers = info.config.denoiser.num_layers
-    with closing(_load(info.path, threads, activations)) as backend:
-        yield Subject(kind, backend, info.config.denoiser, num_layers)
+    with closing(_load(info.path, info.config.denoiser, threads, activations)) as backend:
+        yield Subject(kind, backend, info.config.denoiser, info.config.denoiser.num_layers)
 
 
 @contextmanager
@@ -166,6 +165,7 @@ def opened_shape(
     They are written to a temporary file, which is removed as soon as it is mapped; ``advance``
     gets the bytes of each tensor written. Raises DoesNotFitError, RequestError, OSError.
     """
+    check_options(threads, activations)
     thin = _thinner(shape, layers)
     num_bytes = weight_bytes(thin, kind)
     _check_memory(num_bytes, thin, plan)
@@ -175,7 +175,7 @@ def opened_shape(
         write_random_model(path, thin, kind, advance)
         _check_memory(num_bytes, thin, plan)  # once more: the folder may itself be in memory
         config = inspect(path).config.denoiser
-        backend = _load(str(path), threads, activations)
+        backend = _load(str(path), config, threads, activations)
     with closing(backend):
         yield Subject(kind, backend, config, shape.num_layers)
 
@@ -223,9 +223,10 @@ def _random_ids(count: int, num_tokens: int) -> NDArray[np.int32]:
     return ids.astype(np.int32)
 
 
-def _load(path: str, threads: int | None, activations: str) -> NativeBackend:
+def _load(
+    path: str, config: DenoiserConfig, threads: int | None, activations: str
+) -> NativeBackend:
     file = open_model(path)
-    config = read_config(header_of(path, file)).denoiser
     return NativeBackend(path, file, config, threads=threads, activations=activations)
 
 

@@ -116,9 +116,9 @@ class NativeBackend:
         threads: int | None,
         activations: str,
     ) -> None:
+        check_options(threads, activations)
         self.isa = chosen_isa()
         self.threads = default_threads() if threads is None else threads
-        _check_options(self.threads, activations)
         sizes = {key: value for key, value in asdict(config).items() if key != "architecture"}
         shape = _native.DenoiserShape(**sizes)
         with _own_errors(path):
@@ -196,8 +196,10 @@ class NativeBackend:
             yield self._denoiser
 
 
-def _check_options(threads: int, activations: str) -> None:
-    if not isinstance(threads, int) or not 1 <= threads <= 1024:
+def check_options(threads: int | None, activations: str) -> None:
+    """Raise RequestError for what no engine can be made with, ``EDGE_ISA`` included."""
+    chosen_isa()
+    if threads is not None and (not isinstance(threads, int) or not 1 <= threads <= 1024):
         raise RequestError(f"threads is {threads!r}", hint="give a number from 1 to 1024")
     if activations not in ACTIVATIONS:
         raise RequestError(

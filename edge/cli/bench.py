@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -39,7 +40,7 @@ def counts_from(low: int) -> Callable[..., tuple[int, ...] | None]:
         context: click.Context, parameter: click.Parameter, text: str | None
     ) -> tuple[int, ...] | None:
         words = [] if text is None else [word.strip() for word in text.split(",")]
-        if not all(word.isascii() and word.isdigit() and int(word) >= low for word in words):
+        if not all(re.fullmatch("[0-9]{1,9}", word) and int(word) >= low for word in words):
             problem = f"{text!r} is not a list of whole numbers from {low} on, like 1,8,32"
             raise click.BadParameter(problem, context, parameter)
         return tuple(map(int, words)) or None
@@ -94,7 +95,7 @@ def known_shape(context: click.Context, parameter: click.Parameter, name: str | 
     help="Cached positions before them.  [default: 0,256,1024, as far as the model goes]",
 )
 @click.option(
-    "--head-rows", type=COUNT, metavar="N", help="Rows that the head evaluates (default: all)."
+    "--head-rows", type=COUNT, metavar="N", help="Most rows that the head evaluates (default: all)."
 )
 @click.option(
     "--repeats", type=COUNT, metavar="N", default=10, show_default=True, help="Steps per figure."

@@ -120,6 +120,8 @@ def test_a_thinner_shape_says_so(edge: Edge, tiny: str) -> None:
         (("--rows", ""), "'' is not a list"),
         (("--rows", "eight"), "'eight' is not a list"),
         (("--rows", "-1"), "'-1' is not a list"),
+        (("--rows", "9" * 5000), "is not a list"),
+        (("--shape", "sdar-8b", "--threads", "1025"), "threads is 1025"),
         (("--context", "0;8"), "'0;8' is not a list of whole numbers from 0 on"),
         (("--rows", "82"), "82 rows behind a context of 0 exceed the model's 81 positions"),
         (("--rows", "1", "--context", "81"), "1 rows behind a context of 81 exceed"),
