@@ -262,7 +262,7 @@ def _print(report: dict[str, Any]) -> None:
     )
     click.echo(
         f"peak {report['int8_peak_gops']:.0f} int8 and {report['float_peak_gops']:.0f} float "
-        f"Gop/s; each figure is the median of {report['repeats']} steps"
+        f"Gop/s; times in ms, each the median of {report['repeats']} steps"
     )
     if report["others_cpu_share"] >= BUSY:
         click.echo(
@@ -274,8 +274,8 @@ def _print(report: dict[str, Any]) -> None:
     click.echo("")
     _print_table([_cells(measurement) for measurement in report["measurements"]])
     click.echo("")
-    click.echo("gemm/peak: rate of the linear layers by the int8 peak")
-    click.echo("step/best: the step's time by the least that both peaks allow")
+    click.echo("of peak: rate of the linear layers (gemm) by the int8 peak")
+    click.echo("x best: the step's time by the least that both peaks allow")
     if stats := report["generation"]:
         click.echo(
             f"a short answer: {stats['tokens']} tokens in {stats['nfe']} forwards, "
@@ -289,18 +289,18 @@ def _cells(measurement: dict[str, Any]) -> dict[str, str]:
     return {
         "rows": str(measurement["rows"]),
         "context": str(measurement["context"]),
-        "step ms": _ms(measurement["step_ms"]),
+        "step": _ms(measurement["step_ms"]),
         "p95": _ms(measurement["step_ms_p95"]),
         **{part: _ms(measurement[f"{part}_ms"]) for part in PARTS},
-        "gemm/peak": f"{measurement['gemm_peak_share']:.0%}",
-        "step/best": f"{measurement['step_over_peak_time']:.1f}x",
+        "of peak": f"{measurement['gemm_peak_share']:.0%}",
+        "x best": f"{measurement['step_over_peak_time']:.1f}",
     }
 
 
 def _print_table(rows: list[dict[str, str]]) -> None:
-    widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in rows[0]}
+    widths = {name: max(5, len(name), *(len(row[name]) for row in rows)) for name in rows[0]}
     for row in ({name: name for name in widths}, *rows):
-        click.echo("  ".join(f"{row[name]:>{width}}" for name, width in widths.items()))
+        click.echo(" ".join(f"{row[name]:>{width}}" for name, width in widths.items()))
 
 
 def _ms(value: float) -> str:

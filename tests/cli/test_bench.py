@@ -109,7 +109,7 @@ def test_a_thinner_shape_says_so(edge: Edge, tiny: str) -> None:
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        (("--shape", "gpt-5"), "'gpt-5' is unknown; known: qwen2.5-0.5b, qwen3-0.6b, "),
+        (("--shape", "nonesuch"), "'nonesuch' is unknown; known: qwen2.5-0.5b, qwen3-0.6b, "),
         (("--shape",), "no name is given; known: qwen2.5-0.5b, qwen3-0.6b, "),
         (("--shape", "--json"), "no name is given; known: "),
         (("-m", "sudoku", "--shape", "llada-8b"), "--model and --shape exclude each other"),
