@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import platform
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -64,16 +63,6 @@ def hash_of_shapes(config: DenoiserConfig, tensors: Mapping[str, _native.TensorI
 def engine_hash() -> str:
     """Hash of the compiled engine."""
     return hashlib.sha256(Path(_native.__file__).read_bytes()).hexdigest()
-
-
-def cpu_name() -> str:
-    """The processor's name as the system knows it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, "") or platform.processor() or platform.machine()
 
 
 def folder() -> Path:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -11,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from edge.backends.base import Backend
+from edge.machine import peak_rss_bytes
 from edge.pacing import Pacer
 from edge.request import Plan
 from edge.result import Stats
@@ -136,9 +135,3 @@ def _parameters(plan: Plan) -> dict[str, Any]:
     """What the rule was given of what it uses."""
     uses = type(plan.sampler).uses
     return {name: value for name, value in asdict(plan.sampler_options).items() if name in uses}
-
-
-def peak_rss_bytes() -> int:
-    """Largest resident set of this process so far."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

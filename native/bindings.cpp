@@ -13,6 +13,7 @@
 #include "errors.h"
 #include "model_limits.h"
 #include "model_file.h"
+#include "peak.h"
 #include "quantize.h"
 
 namespace py = pybind11;
@@ -29,10 +30,10 @@ std::vector<int32_t> to_vector(const IntArray& array) {
     return {array.data(), array.data() + array.size()};
 }
 
-TensorType convertible_type(const std::string& name) {
+TensorType known_type(const std::string& name, bool (*is_known)(TensorType)) {
     const TypeLayout* layout = find_type(name);
-    if (layout == nullptr || !can_convert(layout->type))
-        throw std::invalid_argument("'" + name + "' is not one of f32, f16, bf16, q8_0, q4_0");
+    if (layout == nullptr || !is_known(layout->type))
+        throw std::invalid_argument("'" + name + "' is no type that this can be done with");
     return layout->type;
 }
 
@@ -43,7 +44,7 @@ int64_t stored_row_bytes(TensorType type, int64_t cols) {
 }
 
 ByteArray quantize(const std::string& type_name, const FloatArray& values) {
-    const TensorType type = convertible_type(type_name);
+    const TensorType type = known_type(type_name, can_quantize);
     if (values.ndim() != 2) throw std::invalid_argument("values must be [rows, cols]");
     const int64_t rows = values.shape(0);
     const int64_t cols = values.shape(1);
@@ -58,7 +59,7 @@ ByteArray quantize(const std::string& type_name, const FloatArray& values) {
 }
 
 FloatArray dequantize(const std::string& type_name, const ByteArray& stored, int64_t cols) {
-    const TensorType type = convertible_type(type_name);
+    const TensorType type = known_type(type_name, can_dequantize);
     if (cols < 1) throw std::invalid_argument("cols must be positive");
     const int64_t size = stored_row_bytes(type, cols);
     if (stored.ndim() != 2 || stored.shape(1) != size)
@@ -109,7 +110,7 @@ py::dict tensors_of(const ModelFile& file) {
 FloatArray read_rows(const ModelFile& file, const std::string& name, int64_t first, int64_t count) {
     const TensorInfo* tensor = file.find(name);
     if (tensor == nullptr) throw py::key_error(name);
-    if (!can_convert(tensor->type))
+    if (!can_dequantize(tensor->type))
         throw std::invalid_argument("'" + name + "' has a type that cannot be read");
     const auto rows = static_cast<int64_t>(tensor->rows());
     if (first < 0 || count < 0 || first > rows || count > rows - first)
@@ -218,7 +219,8 @@ py::array_t<Field> column(const StepOutput& output, Field HeadRow::* field) {
     return values;
 }
 
-FloatArray cached(KvCache& cache, int64_t position, bool keys) {
+template <bool keys>
+FloatArray cached(KvCache& cache, int64_t position) {
     if (position < 0 || position >= cache.capacity())
         throw py::index_error("position beyond the cache");
     FloatArray rows({cache.num_layers(), cache.width()});
@@ -330,33 +332,30 @@ void register_step_types(py::module_& m) {
                  return py::array(py::dtype("bool"), static_cast<py::ssize_t>(cache.valid().size()),
                                   cache.valid().data());
              })
-        .def(
-            "keys", [](KvCache& cache, int64_t position) { return cached(cache, position, true); },
-            py::arg("position"))
-        .def(
-            "values",
-            [](KvCache& cache, int64_t position) { return cached(cache, position, false); },
-            py::arg("position"));
-    py::class_<StepOutput>(m, "StepOutput")
-        .def_readonly("cancelled", &StepOutput::cancelled)
-        .def_readonly("layers_done", &StepOutput::layers_done)
-        .def_readonly("body_ns", &StepOutput::body_ns)
-        .def_readonly("attention_ns", &StepOutput::attention_ns)
-        .def_readonly("head_ns", &StepOutput::head_ns)
-        .def_property_readonly("top1",
-                               [](const StepOutput& o) { return column(o, &HeadRow::top1); })
-        .def_property_readonly("sampled",
-                               [](const StepOutput& o) { return column(o, &HeadRow::sampled); })
-        .def_property_readonly("top1_logit",
-                               [](const StepOutput& o) { return column(o, &HeadRow::top1_logit); })
-        .def_property_readonly("top2_logit",
-                               [](const StepOutput& o) { return column(o, &HeadRow::top2_logit); })
-        .def_property_readonly(
-            "sampled_logit", [](const StepOutput& o) { return column(o, &HeadRow::sampled_logit); })
-        .def_property_readonly("log_z",
-                               [](const StepOutput& o) { return column(o, &HeadRow::log_z); })
-        .def_property_readonly("entropy",
-                               [](const StepOutput& o) { return column(o, &HeadRow::entropy); });
+        .def("keys", cached<true>, py::arg("position"))
+        .def("values", cached<false>, py::arg("position"));
+    py::class_<StepOutput> output(m, "StepOutput");
+    output.def_readonly("cancelled", &StepOutput::cancelled)
+        .def_readonly("layers_done", &StepOutput::layers_done);
+    const auto add = [&](const char* name, auto get) { output.def_property_readonly(name, get); };
+    const auto add_time = [&](const char* name, auto part) {
+        add(name, [part](const StepOutput& o) { return o.times.*part; });
+    };
+    const auto add_column = [&](const char* name, auto field) {
+        add(name, [field](const StepOutput& o) { return column(o, field); });
+    };
+    add_time("gemm_ns", &StepTimes::gemm_ns);
+    add_time("attention_ns", &StepTimes::attention_ns);
+    add_time("quantize_ns", &StepTimes::quantize_ns);
+    add_time("head_ns", &StepTimes::head_ns);
+    add_time("other_ns", &StepTimes::other_ns);
+    add_column("top1", &HeadRow::top1);
+    add_column("sampled", &HeadRow::sampled);
+    add_column("top1_logit", &HeadRow::top1_logit);
+    add_column("top2_logit", &HeadRow::top2_logit);
+    add_column("sampled_logit", &HeadRow::sampled_logit);
+    add_column("log_z", &HeadRow::log_z);
+    add_column("entropy", &HeadRow::entropy);
 }
 
 void register_denoiser(py::module_& m) {
@@ -378,6 +377,11 @@ void register_denoiser(py::module_& m) {
              py::arg("deadline_ns") = 0)
         .def("logits", logits, py::arg("ids").noconvert(), py::arg("mask") = AttentionMask{});
     m.def("supported_isas", supported_isas);
+    py::class_<PeakRates>(m, "PeakRates")
+        .def_readonly("int8_gops", &PeakRates::int8_gops)
+        .def_readonly("float_gops", &PeakRates::float_gops);
+    m.def("measure_peak", measure_peak, py::arg("threads"), py::arg("isa") = "",
+          py::call_guard<py::gil_scoped_release>());
 }
 
 }  // namespace

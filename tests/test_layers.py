@@ -13,16 +13,17 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # A room imports rooms of earlier lines, and itself.
 LADDER = (
-    {"errors", "_native", "budget"},
+    {"errors", "_native", "budget", "machine"},
     {"formats", "exit_codes", "canvas", "result"},
-    {"config", "tasks", "denoisers", "guesses"},
-    {"backends", "samplers", "tokenizer", "costs"},
-    {"engine", "profile"},
+    {"config", "tasks", "denoisers", "template", "template_process", "vocabulary", "guesses"},
+    {"backends", "samplers", "tokenizer", "shapes", "costs"},
+    {"engine", "random_model", "profile"},
     {"request"},
     {"pacing"},
     {"tally"},
     {"generator"},
     {"model"},
+    {"bench"},
     {""},  # edge itself: the public names
     {"cli"},
     {"__main__"},

@@ -18,6 +18,7 @@ from edge.cli.options import json_option
 from edge.cli.output import print_object, print_rows, size_in_words
 from edge.errors import NumericError
 from edge.exit_codes import verbose_option
+from edge.machine import cpu_name
 
 SELF_TEST_SECONDS = 120
 SELF_TEST_OPTIONS = ("--model", "sudoku", "--steps", "8", "--json")
@@ -67,7 +68,7 @@ def _facts() -> dict[str, Any]:
 
     from edge import __version__, _native
     from edge.backends.native import ISA_VARIABLE, default_threads
-    from edge.profile import cpu_name, folder
+    from edge.profile import folder
 
     isas = _native.supported_isas()
     override = os.environ.get(ISA_VARIABLE) or None

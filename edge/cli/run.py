@@ -12,12 +12,21 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edge.cli.options import budget_options, budget_request, json_option, model_option
+from edge.cli.options import (
+    COUNT,
+    activations_option,
+    budget_options,
+    budget_request,
+    json_option,
+    model_option,
+    threads_option,
+)
 from edge.cli.output import (
     print_object,
     size_in_words,
     stderr_can_redraw,
     stdout_is_terminal,
+    warnings_on_stderr,
     without_controls,
 )
 from edge.cli.prompt import read_prompt
@@ -43,12 +52,10 @@ def known_sampler(
     return name
 
 
-COUNT = click.IntRange(min=1)
-
-
 @click.command(name="run")
 @click.argument("prompt", required=False)
 @model_option
+@click.option("--raw", is_flag=True, help="Continue PROMPT as it is, without the chat template.")
 @click.option("--tokens", type=COUNT, metavar="N", help="Most tokens of the answer.")
 @budget_options
 @click.option("--steps", type=COUNT, metavar="N", help="Denoising steps, all blocks together.")
@@ -92,14 +99,8 @@ COUNT = click.IntRange(min=1)
 @click.option(
     "--seed", type=int, metavar="N", default=0, show_default=True, help="For temperatures above 0."
 )
-@click.option("--threads", type=COUNT, metavar="N", help="Default: one per physical core.")
-@click.option(
-    "--activations",
-    type=click.Choice(["int8", "f32"]),
-    default="int8",
-    show_default=True,
-    help="int8 is faster, f32 more exact.",
-)
+@threads_option
+@activations_option
 @click.option(
     "--live/--no-live",
     default=None,
@@ -116,6 +117,7 @@ def command(
     stats: bool,
     threads: int | None,
     activations: str,
+    raw: bool,
     tokens: int | None,
     budget: float | None,
     on_tight: str,
@@ -123,6 +125,10 @@ def command(
     **options: Any,
 ) -> None:
     """Generate an answer to PROMPT.
+
+    PROMPT is a user's turn in the model's chat template, where the file has one;
+    with --raw it is a text to be continued. What it says is never taken for one of
+    the model's control tokens.
 
     Without PROMPT, or for -, it is read from standard input (a line end at its end
     is dropped). The answer goes to stdout, everything else to stderr. An option
@@ -139,17 +145,16 @@ def command(
       edge run 53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79
       edge run --steps 8 --stats - < puzzle.txt
       edge run --budget 20ms --stats - < puzzle.txt
-      edge run -m model.gguf --tokens 64 --seed 1 --temperature 0.7 "Once upon a time"
-      edge run -m model.gguf --json "Once upon a time" > answer.json
+      edge run -m model.gguf --tokens 64 --seed 1 --temperature 0.7 "Write a haiku"
+      edge run -m model.gguf --raw --json "Once upon a time" > answer.json
     """
     text = read_prompt(prompt)
     import edge
 
-    options |= {"max_tokens": tokens, **budget_request(budget, on_tight, on_infeasible)}
-    with (
-        _error_as_object(json),
-        edge.load(model, threads=threads, activations=activations) as loaded,
-    ):
+    options |= {"raw": raw, "max_tokens": tokens}
+    options |= budget_request(budget, on_tight, on_infeasible)
+    loading = edge.load(model, threads=threads, activations=activations)
+    with _error_as_object(json), warnings_on_stderr(), loading as loaded:
         if budget is not None:
             _ = loaded.costs  # reads the profile before the clock starts
         result, written = _generate(loaded, text, live, json, options)

@@ -31,13 +31,19 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-from random_model import Shape, write
 from report import cpu_name, print_table
 from sudoku_puzzles import puzzles
 
 import edge
+from edge.random_model import write_random_model
+from edge.shapes import Shape
 
 RANDOM = "random-135M"
+SHAPE = Shape("edge-llama", 576, 30, 9, 3, 64, 1536, 49_152, 2048, tied=True)  # SmolLM2-135M
+BLOCKS: dict[str, int | float | str] = {
+    "diffusion.attention": "block",
+    "diffusion.block_length": 16,
+}
 LOADS = ("idle", "loaded")
 ALLOWED = {"idle": (0.02, 5.0), "loaded": (0.05, 10.0)}  # of p99: share of the budget, ms
 NUM_BUDGETS = 20
@@ -66,7 +72,7 @@ class Requests:
     def run(self, number: int, **options: Any) -> edge.Result:
         if self.name != RANDOM:
             return self._model.generate(self._puzzles[number % 50], **options)
-        prompt = np.random.default_rng(number).integers(0, 49_000, 32)
+        prompt = np.random.default_rng(number).integers(1, 49_000, 32)  # 0 is the mask token
         options = {"steps": 16, **options}
         return self._model.generate_ids(prompt, max_tokens=32, **options)
 
@@ -205,7 +211,7 @@ def _rows(arguments: argparse.Namespace, folder: str) -> Iterator[dict[str, Any]
         if name == RANDOM:
             path = str(Path(folder) / "random.gguf")
             print("writing the random model", file=sys.stderr)
-            write(Path(path), Shape())
+            write_random_model(Path(path), SHAPE, "q8_0", more_keys=BLOCKS)
         with edge.load(path, threads=arguments.threads) as model:
             model.calibrate()
             for load in arguments.load or LOADS:

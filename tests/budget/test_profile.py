@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import edge
-from edge import profile
+from edge import machine, profile
 from edge.costs import StepCosts
 from edge.profile import Identity
 
@@ -151,7 +151,7 @@ class TestOfAModel:
 
 
 def test_the_cpu_has_a_name() -> None:
-    assert profile.cpu_name()
+    assert machine.cpu_name()
 
 
 def test_figures_are_plain_numbers(kept_in: Path) -> None:

@@ -14,6 +14,7 @@ constexpr int tile_rows = 4;
 constexpr int query_rows = 4;
 constexpr int dot_rows = 2;
 constexpr int dot_cols = 2;
+constexpr int burst_chains = 4;
 
 struct Lanes {
     float v[16];
@@ -72,6 +73,9 @@ inline Lanes load_bf16(const uint16_t* p) {
 }
 inline Lanes load_bf16_first(const uint16_t* p, int n) {
     return each([=](int i) { return i < n ? float_of(uint32_t{p[i]} << 16) : 0.0f; });
+}
+inline Lanes load_int8(const int8_t* p) {
+    return each([p](int i) { return static_cast<float>(p[i]); });
 }
 inline void store(float* p, Lanes a) { std::memcpy(p, a.v, sizeof a.v); }
 inline void store_first(float* p, Lanes a, int n) {
@@ -153,6 +157,9 @@ inline Lanes byte_as_float(Line a) {
     return each([&](int i) { return static_cast<float>(a.v[4 * i + k]); });
 }
 
+// Makes the compiler take the line for changed.
+inline void forget(Line& a) { asm volatile("" : "+m"(a)); }
+
 inline IntLanes splat_int(int32_t x) {
     IntLanes out;
     for (int32_t& lane : out.v) lane = x;
@@ -173,6 +180,18 @@ template <int bits>
 inline IntLanes dot4(IntLanes acc, Line w, const int8_t* activations) {
     for (int i = 0; i < 16; ++i)
         for (int k = 0; k < 4; ++k) acc.v[i] += int32_t{w.v[4 * i + k]} * activations[k];
+    return acc;
+}
+
+// A step of the depth needs no sums of its own here.
+template <int bits>
+using StepSums = IntLanes;
+template <int bits>
+inline IntLanes begin_step(IntLanes acc) {
+    return acc;
+}
+template <int bits>
+inline IntLanes end_step(IntLanes, IntLanes acc) {
     return acc;
 }
 
