@@ -333,7 +333,7 @@ class Pacer:
         """A forward of (active, context, head rows) took so long; None: it was stopped."""
         self._last_end_ns = self._clock()
         predicted = self._price(*shape)
-        if self._last_end_ns > self._controller.limit_ns:
+        if self.answered and self._last_end_ns > self._controller.limit_ns:
             self.pace.was_late(self._last_end_ns - self._controller.limit_ns)
         if rows is not None:
             self.pace.observe(spent_ns, predicted)

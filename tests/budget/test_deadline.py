@@ -264,6 +264,10 @@ class TestTight:
 
 
 class TestStopped:
+    def test_the_least_answer_teaches_no_lateness(self, timed: Timed) -> None:
+        run = ask(timed, "block", budget_ms=1)
+        assert run.timing.pace.lateness_ns is None
+
     def test_a_stopped_step_is_replaced_by_the_last_guesses(self, timed: Timed) -> None:
         noise = iter([1.0] * 3 + [2.5] * 9)
         run = ask(timed, "in_place", budget_ms=360, noise=noise)
