@@ -137,7 +137,7 @@ def test_what_is_promised_is_kept(
 
 
 @often
-@given(kind=st.sampled_from(sorted(KINDS)), budget_ms=st.floats(300, 20_000))
+@given(kind=st.sampled_from(sorted(KINDS)), budget_ms=st.floats(300, 8_000))
 def test_on_a_calm_device_nothing_is_late_or_stopped(
     timed: Timed, kind: str, budget_ms: float
 ) -> None:

@@ -19,9 +19,9 @@ Ints = NDArray[np.int32]
 MASK = 256
 LENGTH, BLOCK = 48, 16
 FULL_MS = LENGTH * 100 + 2 * 84
-PER_CELL = 24
-SHARES = (0.08, 0.12, 0.2, 0.35, 0.6, 1.2)
-STEPS = (3, 6, 12, 24, 48)
+PER_CELL = 16
+SHARES = (0.08, 0.15, 0.3, 0.6, 1.2)
+STEPS = (3, 8, 16, 48)
 
 
 def _markov() -> ModuleType:
