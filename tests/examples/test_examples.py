@@ -14,6 +14,11 @@ EXAMPLES = ROOT / "examples"
 SOLUTION = "415692378892173456376485219649837125183524697257916843934761582528349761761258934"
 
 
+@pytest.fixture(autouse=True)
+def _a_cache_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", os.fspath(tmp_path / "cache"))
+
+
 def run(*command: str | Path) -> str:
     """Run a command with this environment's scripts first on the path; return its stdout."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
