@@ -220,20 +220,22 @@ py::array_t<Field> column(const StepOutput& output, Field HeadRow::* field) {
 }
 
 template <bool keys>
-FloatArray cached(KvCache& cache, int64_t position) {
+FloatArray cached(const KvCache& cache, int64_t position) {
     if (position < 0 || position >= cache.capacity())
         throw py::index_error("position beyond the cache");
     FloatArray rows({cache.num_layers(), cache.width()});
-    for (int64_t layer = 0; layer < cache.num_layers(); ++layer)
-        std::copy_n(keys ? cache.key(layer, position) : cache.value(layer, position), cache.width(),
-                    rows.mutable_data() + layer * cache.width());
+    std::vector<float> others(static_cast<size_t>(cache.width()));
+    for (int64_t layer = 0; layer < cache.num_layers(); ++layer) {
+        float* row = rows.mutable_data() + layer * cache.width();
+        cache.load(layer, position, keys ? row : others.data(), keys ? others.data() : row);
+    }
     return rows;
 }
 
 std::unique_ptr<KvCache> make_cache(const Denoiser& denoiser, int64_t capacity) {
     if (capacity < 1 || capacity > denoiser.shape().context_length)
         throw std::invalid_argument("a cache's capacity is between 1 and the context length");
-    return std::make_unique<KvCache>(denoiser.shape().num_layers, denoiser.shape().kv_width(),
+    return std::make_unique<KvCache>(denoiser.shape().num_layers, denoiser.shape().attention,
                                      capacity);
 }
 

@@ -75,18 +75,28 @@ struct QuantizedRowSink {
     int32_t* sums;
 };
 
+constexpr int block_keys = 16;
+constexpr uint32_t all_valid = 0xFFFF;
+
+// Sixteen keys [head_dim][16] and values [16][value_stride]. A place whose bit in `valid` is not
+// set holds no key; its numbers are finite.
+struct KeyBlock {
+    const float* keys;
+    const float* values;
+    uint32_t valid;
+};
+
 struct AttentionTile {
     const float* const* queries;  // [rows] pointers to [head_dim]
     float* const* outputs;        // [rows] pointers to [head_dim]
-    const int32_t* visible;       // [rows] keys 0..visible-1 are attended
+    const int32_t* visible;       // [rows] the valid ones of places 0..visible-1 are attended
     int rows;
-    const float* keys;     // [ceil(num_keys / 16)][head_dim][16]
-    const float* values;   // [num_keys][value_stride], padded with zeros
-    int64_t value_stride;  // head_dim rounded up to 16
+    const KeyBlock* blocks;  // [ceil(largest visible / 16)]
+    int64_t value_stride;    // head_dim rounded up to 16
     int64_t head_dim;
     float scale;
     float* scores;         // scratch, [rows][score_stride]
-    int64_t score_stride;  // num_keys rounded up to 16
+    int64_t score_stride;  // at least the places of all blocks
 };
 
 // Of some logits x: their maximum, the sum of e = exp(x - maximum), the sum of (x - maximum) * e.
