@@ -32,6 +32,7 @@ _TINY = 1e-9
 _RANGES = {
     "temperature": (0.0, 1e4),
     "threshold": (_TINY, 1.0),
+    "segment_threshold": (_TINY, 1.0),
     "factor": (_TINY, 1e9),
     "entropy_bound": (_TINY, 1e9),
     "top_p": (_TINY, 1.0),
@@ -48,7 +49,9 @@ class GenerateConfig:
     steps_per_block: the same per block; give one of the two. Neither: a token per step.
     block_length: how many positions are refined together.
     sampler: name of the rule that picks what to commit, one of ``edge.samplers.names()``.
-    threshold: confidence in (0, 1] above which ``low_confidence_dynamic`` commits.
+    threshold: confidence in (0, 1] above which ``low_confidence_dynamic``, ``block_refinement``
+        and ``hierarchical`` commit.
+    segment_threshold: of ``hierarchical``, for the best of a run of holes (0.4).
     factor: of the sampler ``factor``; larger commits more at once.
     entropy_bound: nats, of the sampler ``entropy_bounded``.
     rank: what makes a position sure: confidence, margin, entropy or random.
@@ -70,6 +73,7 @@ class GenerateConfig:
     block_length: int | None = None
     sampler: str | None = None
     threshold: float | None = None
+    segment_threshold: float | None = None
     factor: float | None = None
     entropy_bound: float | None = None
     rank: str | None = None
@@ -154,7 +158,7 @@ def plan_request(prompt: NDArray[np.int32], options: GenerateConfig, config: Mod
 
 def _sampler_options(name: str, options: GenerateConfig, config: ModelConfig) -> SamplerOptions:
     chosen: dict[str, Any] = {"seed": options.seed}
-    for parameter in ("threshold", "factor", "entropy_bound", "rank"):
+    for parameter in ("threshold", "segment_threshold", "factor", "entropy_bound", "rank"):
         given = getattr(options, parameter)
         if given is not None and parameter not in samplers.find(name).uses:
             fitting = [n for n in samplers.names() if parameter in samplers.find(n).uses]
@@ -162,7 +166,9 @@ def _sampler_options(name: str, options: GenerateConfig, config: ModelConfig) ->
                 f"{parameter} has no effect on the sampler {name}",
                 hint=f"leave it out or use {' or '.join(fitting)}",
             )
-        chosen[parameter] = getattr(config.diffusion, parameter) if given is None else given
+        of_file = getattr(config.diffusion, parameter, None)  # not every one has a key
+        if given is not None or of_file is not None:
+            chosen[parameter] = of_file if given is None else given
     return SamplerOptions(**chosen)
 
 

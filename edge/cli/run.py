@@ -60,6 +60,9 @@ COUNT = click.IntRange(min=1)
 @click.option(
     "--threshold", type=float, metavar="X", help="Confidence from which a sampler commits."
 )
+@click.option(
+    "--segment-threshold", type=float, metavar="X", help="Of hierarchical, per run of holes."
+)
 @click.option("--factor", type=float, metavar="X", help="Of the sampler factor.")
 @click.option("--entropy-bound", type=float, metavar="NATS", help="Of entropy_bounded.")
 @click.option(
