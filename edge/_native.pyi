@@ -126,6 +126,7 @@ class Denoiser:
         *,
         cache: KvCache | None = None,
         store: bool = False,
+        num_stored: int = 0,
         mask: AttentionMask = ...,
         head: HeadOptions = ...,
         guidance_ids: NDArray[np.int32] = ...,

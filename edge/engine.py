@@ -84,7 +84,9 @@ class Session:
     Under full attention every row sees every other, so nothing computed before a token changed
     is exact afterwards: each forward computes the whole canvas, and only the head is spared the
     rows nobody asks about. Otherwise committed blocks see nothing later; ``prefill`` and
-    ``store`` keep their keys and values, and a forward computes one block.
+    ``store`` keep their keys and values, and a forward computes one block. Where neither was
+    called for what stands before a block, its first forward computes and stores that, too: the
+    weights are read once instead of twice. ``DiffusionConfig.fuses`` says where that is exact.
 
     Each method returns None when it was cancelled, which leaves the cache as it was.
     """
@@ -107,6 +109,8 @@ class Session:
         self._cache: Cache | None = None
         if self._diffusion.caches:
             self._cache = self._backend.new_cache(len(canvas))
+        self._num_stored = 0  # positions before this one are in the cache
+        self._num_draws = 0
         self.forwards = 0
 
     def prefill(self, stop: int) -> RowStats | None:
@@ -127,20 +131,35 @@ class Session:
 
     def denoise(self, block: Block, positions: NDArray[np.int32]) -> RowStats | None:
         """Return statistics of ``positions`` [rows] of a block."""
-        start, stop = (block.origin, block.stop) if self._cache else (0, len(self._canvas))
+        start, stop = (self._num_stored, block.stop) if self._cache else (0, len(self._canvas))
+        unstored = block.origin - start if self._cache else 0
         # Row i - 1 predicts position i where the model shifts, except at the very beginning.
         shift = int(self._diffusion.shift_logits)
         wanted = np.maximum(positions - shift, start) - start
         head_rows, entry_of = np.unique(wanted, return_inverse=True)
-        rows = self._forward(start, stop, head_rows.astype(np.int32), guided=True)
-        return None if rows is None else rows.take(entry_of, positions)
+        rows = self._forward(
+            start,
+            stop,
+            head_rows.astype(np.int32),
+            mask=self._mask_of_prompt if unstored else None,
+            store=unstored > 0,
+            num_stored=unstored,
+            guided=True,
+        )
+        if rows is None:
+            return None
+        self._num_stored += unstored
+        return rows.take(entry_of, positions)
 
     def _store(self, start: int, stop: int, mask: Mask) -> RowStats | None:
         # A prompt that ends inside a block needs nobody to predict its own tokens.
         carries = self._diffusion.carries and not self._canvas.committed[stop : stop + 1].all()
         last = np.array([stop - start - 1], np.int32) if carries else _NO_ROWS
         rows = self._forward(start, stop, last, mask=mask, store=True)
-        return None if rows is None else replace(rows, positions=rows.positions + 1)
+        if rows is None:
+            return None
+        self._num_stored = stop
+        return replace(rows, positions=rows.positions + 1)
 
     def _forward(
         self,
@@ -150,6 +169,7 @@ class Session:
         *,
         mask: Mask | None = None,
         store: bool = False,
+        num_stored: int = 0,
         guided: bool = False,
     ) -> RowStats | None:
         guided = guided and self._guidance_scale > 0
@@ -157,13 +177,15 @@ class Session:
             ids=self._canvas.ids[start:stop],
             positions=np.arange(start, stop, dtype=np.int32),
             head_rows=head_rows,
-            draws=replace(self._draws, number=self.forwards),
+            draws=replace(self._draws, number=self._num_draws),
             mask=mask or Mask(),
             cache=self._cache,
             store=store,
+            num_stored=num_stored,
             guidance_ids=self._canvas.without_prompt()[start:stop] if guided else None,
             guidance_scale=self._guidance_scale,
             cancel=self._cancel,
         )
         self.forwards += 1 + guided
+        self._num_draws += bool(len(head_rows))  # fused or not, a step draws the same
         return self._backend.forward(request)

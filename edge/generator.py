@@ -74,7 +74,7 @@ class Generation:
         blocks = self._plan.blocks
         carried = None
         prompt_end = blocks[0].origin
-        if self._diffusion.caches and prompt_end > 0:
+        if self._diffusion.caches and prompt_end > 0 and not self._plan.fused:
             carried = self._forward(partial(self._session.prefill, prompt_end), prefill=True)
             if carried is None:
                 return "cancelled"
@@ -92,7 +92,7 @@ class Generation:
 
     def _stores(self, index: int, block: Block) -> bool:
         """The last block's keys and values serve nobody, but the published loops store it."""
-        if not self._diffusion.caches:
+        if not self._diffusion.caches or self._plan.fused:
             return False
         return index + 1 < len(self._plan.blocks) or (self._options.reference and block.whole)
 
@@ -113,7 +113,10 @@ class Generation:
             holes = self._canvas.holes(part.start, part.stop)
             if not len(holes) and not self._runs_all_steps:
                 break
-            rows = self._forward(partial(self._session.denoise, block, holes))
+            fused_prefill = self._plan.fused and self._session.forwards == 0 and block.origin > 0
+            rows = self._forward(
+                partial(self._session.denoise, block, holes), prefill=fused_prefill
+            )
             if rows is None:
                 return "cancelled"
             self._commit(rows, self._progress(part, step, num_holes, num_holes - len(holes)))

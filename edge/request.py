@@ -23,6 +23,7 @@ EOS_RULES = ("stop", "late", "forbid")
 
 _KINDS: dict[str, Any] = {
     "sampler": str,
+    "fused": bool,
     "reference": bool,
     "on_step": Callable,
     "cancel": CancelFlag,
@@ -61,6 +62,8 @@ class GenerateConfig:
     guidance: scale of classifier-free guidance, 0 for none; doubles the forwards.
     eos: "stop" ends the answer at an end token once all before it is committed, "late" commits
         end tokens last, "forbid" never.
+    fused: store a finished block (and the prompt) in the first forward of the next one: same
+        results, fewer forwards. Default: where that is exact.
     reference: run the model family's published loop exactly: no progress floor, no ban on
         predicting the mask token, every planned step, every store forward.
     on_step: called with each Draft.
@@ -83,6 +86,7 @@ class GenerateConfig:
     seed: int = 0
     guidance: float = 0.0
     eos: str = "stop"
+    fused: bool | None = None
     reference: bool = False
     on_step: Callable[[Draft], None] | None = None
     cancel: CancelFlag | None = None
@@ -139,6 +143,7 @@ class Plan:
     parts: list[list[Part]]  # of each block
     sampler_name: str
     sampler: Sampler
+    fused: bool  # finished blocks are stored by the first forward of the next one
     options: GenerateConfig
 
 
@@ -153,7 +158,18 @@ def plan_request(prompt: NDArray[np.int32], options: GenerateConfig, config: Mod
         )
     name = config.diffusion.sampler if options.sampler is None else options.sampler
     sampler = samplers.find(name)(_sampler_options(name, options, config))
-    return Plan(canvas, blocks, _parts(canvas, blocks, options, config), name, sampler, options)
+    parts = _parts(canvas, blocks, options, config)
+    return Plan(canvas, blocks, parts, name, sampler, _fuses(options, config), options)
+
+
+def _fuses(options: GenerateConfig, config: ModelConfig) -> bool:
+    if options.fused and not config.diffusion.fuses:
+        raise RequestError(
+            "fused is asked for, but this model keeps no blocks or needs a row of their store "
+            "forward",
+            hint="leave it out",
+        )
+    return config.diffusion.fuses and options.fused is not False and not options.reference
 
 
 def _sampler_options(name: str, options: GenerateConfig, config: ModelConfig) -> SamplerOptions:

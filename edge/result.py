@@ -15,7 +15,8 @@ class Stats:
     ``nfe`` counts forwards, ``steps`` those that ended in a decision; ``tokens`` the tokens
     given, ``forced_tokens`` those among them that only the progress floor committed;
     ``mean_confidence`` is over the committed tokens' probabilities (None when there are none).
-    Times are in ms; ``ttft_ms`` is the time to the first committed text. Without a latency
+    Times are in ms; ``prefill_ms`` is that of the forward that computes the prompt, which may be
+    the first step as well; ``ttft_ms`` is the time to the first committed text. Without a latency
     budget ``budget_ms`` and ``overshoot_ms`` are None.
     """
 

@@ -183,14 +183,15 @@ std::unique_ptr<Denoiser> make_denoiser(std::shared_ptr<ModelFile> file, const D
 }
 
 StepOutput step(Denoiser& denoiser, const IntArray& ids, const IntArray& positions,
-                const IntArray& head_rows, KvCache* cache, bool store, const AttentionMask& mask,
-                const HeadOptions& head, const IntArray& guidance_ids, float guidance_scale,
-                const CancelFlag* cancel, int64_t deadline_ns) {
+                const IntArray& head_rows, KvCache* cache, bool store, int64_t num_stored,
+                const AttentionMask& mask, const HeadOptions& head, const IntArray& guidance_ids,
+                float guidance_scale, const CancelFlag* cancel, int64_t deadline_ns) {
     const StepInput input{to_vector(ids),
                           to_vector(positions),
                           to_vector(head_rows),
                           cache,
                           store,
+                          num_stored,
                           mask,
                           head,
                           {to_vector(guidance_ids), guidance_scale},
@@ -372,10 +373,10 @@ void register_denoiser(py::module_& m) {
         .def_property_readonly("isa", [](const Denoiser& d) { return std::string(d.isa()); })
         .def("step", step, py::arg("ids").noconvert(), py::arg("positions").noconvert(),
              py::arg("head_rows").noconvert(), py::kw_only(), py::arg("cache") = nullptr,
-             py::arg("store") = false, py::arg("mask") = AttentionMask{},
-             py::arg("head") = HeadOptions{}, py::arg("guidance_ids").noconvert() = IntArray(0),
-             py::arg("guidance_scale") = 0.0f, py::arg("cancel") = nullptr,
-             py::arg("deadline_ns") = 0)
+             py::arg("store") = false, py::arg("num_stored") = 0,
+             py::arg("mask") = AttentionMask{}, py::arg("head") = HeadOptions{},
+             py::arg("guidance_ids").noconvert() = IntArray(0), py::arg("guidance_scale") = 0.0f,
+             py::arg("cancel") = nullptr, py::arg("deadline_ns") = 0)
         .def("logits", logits, py::arg("ids").noconvert(), py::arg("mask") = AttentionMask{});
     m.def("supported_isas", supported_isas);
 }

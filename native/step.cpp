@@ -55,6 +55,9 @@ void check_step(const StepInput& input, const DenoiserShape& shape) {
             "a block mask needs a block length");
     check_choices(input.head, shape.vocab_size);
     require(input.cache != nullptr || !input.store, "storing needs a cache");
+    require(input.num_stored == 0 || (input.store && input.num_stored > 0 &&
+                                      input.num_stored <= static_cast<int64_t>(input.ids.size())),
+            "a number of stored rows goes with storing and is between 1 and the active rows");
     check_guidance(input, shape.vocab_size);
     if (input.cache == nullptr) return;
     require(

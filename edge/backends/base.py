@@ -52,9 +52,9 @@ class StepRequest:
 
     ``ids`` and ``positions`` are [active], positions ascending; ``head_rows`` are indices of the
     active tokens whose statistics are wanted. What ``cache`` holds of other positions is seen as
-    well; with ``store`` the active tokens are added to it. ``guidance_ids`` [active] ask for
-    classifier-free guidance of strength ``guidance_scale``. ``deadline_ns`` is on
-    ``time.monotonic_ns``'s clock, 0 for none.
+    well; with ``store`` the active tokens are added to it, or only the first ``num_stored``.
+    ``guidance_ids`` [active] ask for classifier-free guidance of strength ``guidance_scale``.
+    ``deadline_ns`` is on ``time.monotonic_ns``'s clock, 0 for none.
     """
 
     ids: NDArray[np.int32]
@@ -64,6 +64,7 @@ class StepRequest:
     mask: Mask = field(default_factory=Mask)
     cache: Cache | None = None
     store: bool = False
+    num_stored: int = 0
     guidance_ids: NDArray[np.int32] | None = None
     guidance_scale: float = 0.0
     cancel: CancelFlag | None = None

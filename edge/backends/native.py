@@ -129,6 +129,7 @@ class NativeBackend:
                 request.head_rows,
                 cache=cast("_native.KvCache | None", request.cache),
                 store=request.store,
+                num_stored=request.num_stored,
                 mask=_native_mask(request.mask),
                 head=head,
                 guidance_ids=guidance_ids,
