@@ -9,12 +9,31 @@ from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
+class RowLogits:
+    """The logits behind some rows' statistics; all arrays are [rows].
+
+    ``top1`` is the most probable token that may be chosen, whatever was drawn; ``top1_logit``
+    and ``top2_logit`` belong to it and to the second, ``log_z`` to the whole row.
+    """
+
+    top1: NDArray[np.int32]
+    top1_logit: NDArray[np.float32]
+    top2_logit: NDArray[np.float32]
+    log_z: NDArray[np.float32]
+
+    def take(self, entries: NDArray[np.intp]) -> RowLogits:
+        """Some entries, in that order."""
+        return RowLogits(**{name: values[entries] for name, values in vars(self).items()})
+
+
+@dataclass(frozen=True)
 class RowStats:
     """The denoiser's view of some positions, one entry each; all arrays are [rows].
 
     ``tokens`` are the candidates (most probable, or drawn at the asked temperature),
     ``confidence`` the model's plain probability of each, ``margin`` the probability of the most
-    probable token less that of the second, ``entropy`` is in nats.
+    probable token less that of the second, ``entropy`` is in nats. ``logits`` are what they were
+    computed from, where the backend gives it.
     """
 
     positions: NDArray[np.int32]
@@ -22,6 +41,18 @@ class RowStats:
     confidence: NDArray[np.float32]
     margin: NDArray[np.float32]
     entropy: NDArray[np.float32]
+    logits: RowLogits | None = None
+
+    @property
+    def top1(self) -> NDArray[np.int32]:
+        """The most probable tokens, whatever was drawn."""
+        return self.tokens if self.logits is None else self.logits.top1
+
+    @property
+    def top1_probability(self) -> NDArray[np.float32]:
+        """The model's probability of each of them."""
+        logits = self.logits
+        return self.confidence if logits is None else np.exp(logits.top1_logit - logits.log_z)
 
     def take(self, entries: NDArray[np.intp], positions: NDArray[np.int32]) -> RowStats:
         """Some entries, in that order, as the view of other positions."""
@@ -31,6 +62,7 @@ class RowStats:
             self.confidence[entries],
             self.margin[entries],
             self.entropy[entries],
+            None if self.logits is None else self.logits.take(entries),
         )
 
 

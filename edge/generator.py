@@ -67,7 +67,11 @@ class Generation:
             mask_is_a_token=options.reference,
         )
         return self._engine.open(
-            self._canvas, candidates, guidance_scale=options.guidance, cancel=options.cancel
+            self._canvas,
+            candidates,
+            guidance_scale=options.guidance,
+            cancel=options.cancel,
+            dual=self._plan.dual_cache(),
         )
 
     def _run_blocks(self) -> Generator[Draft | Commit, None, str]:
@@ -271,7 +275,7 @@ class Generation:
         )
 
     def _stats(self, answer_length: int) -> Stats:
-        tally = self._tally
+        tally, dual = self._tally, self._session.dual
         elapsed_ns = time.monotonic_ns() - tally.started_ns
         tokens = len(tally.confidences) if self._diffusion.in_place else answer_length
         first_ns = tally.first_text_ns
@@ -291,7 +295,9 @@ class Generation:
             denoise_ms=tally.denoise_ns / 1e6,
             forced_tokens=tally.forced_tokens,
             mean_confidence=float(np.mean(tally.confidences)) if tally.confidences else None,
-            cache=self._engine.cache,
+            cache=self._session.cache,
+            refreshes=0 if dual is None else dual.num_refreshes,
+            cache_top1_disagreement=None if dual is None else dual.top1_disagreement,
             backend=self._engine.backend.name,
             isa=self._engine.backend.isa,
             threads=self._engine.backend.threads,

@@ -14,12 +14,14 @@ from edge import samplers
 from edge._native import CancelFlag
 from edge.canvas import Block, Canvas, blocks_of
 from edge.config import RANKS, ModelConfig
+from edge.dual_cache import DEFAULT_WINDOW, DualCache
 from edge.errors import ContextLengthError, RequestError
 from edge.result import Draft
 from edge.samplers.base import Sampler, SamplerOptions
 
 DEFAULT_MAX_TOKENS = 128
 EOS_RULES = ("stop", "late", "forbid")
+CACHES = ("exact", "dual")
 
 _KINDS: dict[str, Any] = {
     "sampler": str,
@@ -29,6 +31,8 @@ _KINDS: dict[str, Any] = {
     "cancel": CancelFlag,
 }
 _ALWAYS = ("temperature", "guidance", "reference")  # have a default of their own, not None
+_CHOICES = {"rank": RANKS, "eos": EOS_RULES, "cache": CACHES}
+_COUNTS = ("max_tokens", "steps", "steps_per_block", "block_length", "top_k", "cache_window")
 _TINY = 1e-9
 _RANGES = {
     "temperature": (0.0, 1e4),
@@ -62,6 +66,9 @@ class GenerateConfig:
     guidance: scale of classifier-free guidance, 0 for none; doubles the forwards.
     eos: "stop" ends the answer at an end token once all before it is committed, "late" commits
         end tokens last, "forbid" never.
+    cache: "exact" reuses only what cannot change; "dual" (fully bidirectional models) computes
+        the block and its surroundings against older keys and values: faster, approximate.
+    cache_window: of "dual", how many tokens on either side of the block are computed (16).
     fused: store a finished block (and the prompt) in the first forward of the next one: same
         results, fewer forwards. Default: where that is exact.
     reference: run the model family's published loop exactly: no progress floor, no ban on
@@ -86,6 +93,8 @@ class GenerateConfig:
     seed: int = 0
     guidance: float = 0.0
     eos: str = "stop"
+    cache: str = "exact"
+    cache_window: int | None = None
     fused: bool | None = None
     reference: bool = False
     on_step: Callable[[Draft], None] | None = None
@@ -104,11 +113,11 @@ class GenerateConfig:
 
     def check(self) -> None:
         """Raises RequestError naming the option, what came, what is wanted."""
-        for name in ("max_tokens", "steps", "steps_per_block", "block_length", "top_k"):
+        for name in _COUNTS:
             _check_count(name, getattr(self, name))
         for name, (low, high) in _RANGES.items():
             _check_number(name, getattr(self, name), low, high)
-        for name, allowed in (("rank", RANKS), ("eos", EOS_RULES)):
+        for name, allowed in _CHOICES.items():
             _check_choice(name, getattr(self, name), allowed)
         for name, kind in _KINDS.items():
             _check_kind(name, getattr(self, name), kind)
@@ -146,9 +155,17 @@ class Plan:
     fused: bool  # finished blocks are stored by the first forward of the next one
     options: GenerateConfig
 
+    def dual_cache(self) -> DualCache | None:
+        """Fresh decisions about approximate reuse; None: exact reuse only."""
+        if self.options.cache != "dual":
+            return None
+        window = self.options.cache_window
+        return DualCache(len(self.canvas), DEFAULT_WINDOW if window is None else window)
+
 
 def plan_request(prompt: NDArray[np.int32], options: GenerateConfig, config: ModelConfig) -> Plan:
     """Raises RequestError or ContextLengthError for what the model cannot do."""
+    _check_cache(options, config)
     canvas = _make_canvas(prompt, options, config)
     blocks = _blocks(canvas, options, config)
     if options.guidance and config.diffusion.caches:
@@ -170,6 +187,25 @@ def _fuses(options: GenerateConfig, config: ModelConfig) -> bool:
             hint="leave it out",
         )
     return config.diffusion.fuses and options.fused is not False and not options.reference
+
+
+def _check_cache(options: GenerateConfig, config: ModelConfig) -> None:
+    diffusion = config.diffusion
+    if options.cache != "dual":
+        if options.cache_window is not None:
+            raise RequestError(
+                "cache_window is given, but cache is exact", hint="leave it out or use dual"
+            )
+        return
+    problem = None
+    if diffusion.caches:
+        problem = f"this model's attention is {diffusion.attention}: its cache is exact"
+    elif diffusion.in_place:
+        problem = "this model refines its whole canvas at once, so nothing stands still"
+    elif options.guidance:
+        problem = "guidance is given, which computes two canvases"
+    if problem is not None:
+        raise RequestError(f"cache is dual, but {problem}", hint="leave it out")
 
 
 def _sampler_options(name: str, options: GenerateConfig, config: ModelConfig) -> SamplerOptions:

@@ -373,10 +373,10 @@ void register_denoiser(py::module_& m) {
         .def_property_readonly("isa", [](const Denoiser& d) { return std::string(d.isa()); })
         .def("step", step, py::arg("ids").noconvert(), py::arg("positions").noconvert(),
              py::arg("head_rows").noconvert(), py::kw_only(), py::arg("cache") = nullptr,
-             py::arg("store") = false, py::arg("num_stored") = 0,
-             py::arg("mask") = AttentionMask{}, py::arg("head") = HeadOptions{},
-             py::arg("guidance_ids").noconvert() = IntArray(0), py::arg("guidance_scale") = 0.0f,
-             py::arg("cancel") = nullptr, py::arg("deadline_ns") = 0)
+             py::arg("store") = false, py::arg("num_stored") = 0, py::arg("mask") = AttentionMask{},
+             py::arg("head") = HeadOptions{}, py::arg("guidance_ids").noconvert() = IntArray(0),
+             py::arg("guidance_scale") = 0.0f, py::arg("cancel") = nullptr,
+             py::arg("deadline_ns") = 0)
         .def("logits", logits, py::arg("ids").noconvert(), py::arg("mask") = AttentionMask{});
     m.def("supported_isas", supported_isas);
 }

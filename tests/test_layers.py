@@ -16,7 +16,7 @@ LADDER = (
     {"errors", "_native"},
     {"formats", "exit_codes", "canvas", "result"},
     {"config", "tasks", "denoisers"},
-    {"backends", "samplers", "tokenizer"},
+    {"backends", "samplers", "tokenizer", "dual_cache"},
     {"engine"},
     {"request"},
     {"generator"},

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from edge import _native
 from edge.backends.base import Mask, StepRequest
-from edge.canvas import RowStats
+from edge.canvas import RowLogits, RowStats
 from edge.config import DenoiserConfig
 from edge.errors import (
     ModelClosedError,
@@ -185,6 +185,7 @@ def _row_stats(request: StepRequest, output: _native.StepOutput) -> RowStats:
         confidence=probability_of,
         margin=np.exp(output.top1_logit - log_z) - np.exp(output.top2_logit - log_z),
         entropy=output.entropy,
+        logits=RowLogits(output.top1, output.top1_logit, output.top2_logit, log_z),
     )
 
 
