@@ -13,13 +13,17 @@ class RowLogits:
     """The logits behind some rows' statistics; all arrays are [rows].
 
     ``top1`` is the most probable token that may be chosen, whatever was drawn; ``top1_logit``
-    and ``top2_logit`` belong to it and to the second, ``log_z`` to the whole row.
+    and ``top2_logit`` belong to it and to the second, ``log_z`` to the whole row. ``plain_*`` are
+    the same before anything was added to single logits.
     """
 
     top1: NDArray[np.int32]
     top1_logit: NDArray[np.float32]
     top2_logit: NDArray[np.float32]
     log_z: NDArray[np.float32]
+    plain_top1: NDArray[np.int32]
+    plain_top1_logit: NDArray[np.float32]
+    plain_log_z: NDArray[np.float32]
 
     def take(self, entries: NDArray[np.intp]) -> RowLogits:
         """Some entries, in that order."""
@@ -45,14 +49,17 @@ class RowStats:
 
     @property
     def top1(self) -> NDArray[np.int32]:
-        """The most probable tokens, whatever was drawn."""
-        return self.tokens if self.logits is None else self.logits.top1
+        """The model's own most probable tokens, whatever was drawn."""
+        return self.tokens if self.logits is None else self.logits.plain_top1
 
     @property
     def top1_probability(self) -> NDArray[np.float32]:
         """The model's probability of each of them."""
         logits = self.logits
-        return self.confidence if logits is None else np.exp(logits.top1_logit - logits.log_z)
+        if logits is None:
+            return self.confidence
+        probability: NDArray[np.float32] = np.exp(logits.plain_top1_logit - logits.plain_log_z)
+        return probability
 
     def take(self, entries: NDArray[np.intp], positions: NDArray[np.int32]) -> RowStats:
         """Some entries, in that order, as the view of other positions."""

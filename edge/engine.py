@@ -11,6 +11,7 @@ from edge._native import CancelFlag
 from edge.backends.base import Backend, Cache, Draws, Mask, StepRequest
 from edge.canvas import Block, Canvas, RowStats
 from edge.config import ModelConfig
+from edge.credit import Credit
 from edge.dual_cache import DualCache
 
 _NO_ROWS = np.empty(0, np.int32)
@@ -46,9 +47,14 @@ class Engine:
         guidance_scale: float = 0.0,
         cancel: CancelFlag | None = None,
         dual: DualCache | None = None,
+        credit: Credit | None = None,
     ) -> Session:
-        """Begin a request on a canvas; ``dual`` decides what a bidirectional model reuses."""
-        return Session(self, canvas, self._draws(candidates), guidance_scale, cancel, dual)
+        """Begin a request on a canvas.
+
+        ``dual`` decides what a bidirectional model reuses, ``credit`` raises candidates that last.
+        """
+        draws = self._draws(candidates)
+        return Session(self, canvas, draws, guidance_scale, cancel, dual, credit)
 
     def logits(self, ids: NDArray[np.int32], context_length: int) -> NDArray[np.float32]:
         """Return float32 [ids, vocab] of one forward; row i belongs to position i."""
@@ -100,6 +106,7 @@ class Session:
         guidance_scale: float,
         cancel: CancelFlag | None,
         dual: DualCache | None,
+        credit: Credit | None,
     ) -> None:
         self._backend = engine.backend
         self._diffusion = engine.config.diffusion
@@ -110,6 +117,7 @@ class Session:
         self._cancel = cancel
         self._cache: Cache | None = None
         self.dual = dual
+        self._credit = credit
         if self._diffusion.caches or dual is not None:
             self._cache = self._backend.new_cache(len(canvas))
         self._num_stored = 0  # positions before this one are in the cache
@@ -147,6 +155,7 @@ class Session:
             store=num_stored > 0,
             num_stored=num_stored,
             guided=True,
+            credit=self._credit,
         )
         if rows is None:
             return None
@@ -203,6 +212,7 @@ class Session:
         store: bool = False,
         num_stored: int = 0,
         guided: bool = False,
+        credit: Credit | None = None,
     ) -> RowStats | None:
         guided = guided and self._guidance_scale > 0
         request = StepRequest(
@@ -214,10 +224,12 @@ class Session:
             cache=self._cache,
             store=store,
             num_stored=num_stored,
+            bias=None if credit is None else credit.bias(head_rows + start),
             guidance_ids=self._canvas.without_prompt()[start:stop] if guided else None,
             guidance_scale=self._guidance_scale,
             cancel=self._cancel,
         )
         self.forwards += 1 + guided
         self._num_draws += bool(len(head_rows))  # fused or not, a step draws the same
-        return self._backend.forward(request)
+        rows = self._backend.forward(request)
+        return rows if rows is None or credit is None else credit.raised(rows)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.canvas import Block, RowStats
+from edge.credit import Credit
 from edge.engine import Candidates, Engine, Session
 from edge.request import Part, Plan
 from edge.result import Commit, Done, Draft, Result, Stats
@@ -72,6 +73,7 @@ class Generation:
             guidance_scale=options.guidance,
             cancel=options.cancel,
             dual=self._plan.dual_cache(),
+            credit=Credit() if options.credit else None,
         )
 
     def _run_blocks(self) -> Generator[Draft | Commit, None, str]:

@@ -26,6 +26,7 @@ CACHES = ("exact", "dual")
 _KINDS: dict[str, Any] = {
     "sampler": str,
     "fused": bool,
+    "credit": bool,
     "reference": bool,
     "on_step": Callable,
     "cancel": CancelFlag,
@@ -66,6 +67,8 @@ class GenerateConfig:
     guidance: scale of classifier-free guidance, 0 for none; doubles the forwards.
     eos: "stop" ends the answer at an end token once all before it is committed, "late" commits
         end tokens last, "forbid" never.
+    credit: raise the logits of candidates that stay first over the steps, so that they are
+        committed sooner; needs temperature 0.
     cache: "exact" reuses only what cannot change; "dual" (fully bidirectional models) computes
         the block and its surroundings against older keys and values: faster, approximate.
     cache_window: of "dual", how many tokens on either side of the block are computed (16).
@@ -93,6 +96,7 @@ class GenerateConfig:
     seed: int = 0
     guidance: float = 0.0
     eos: str = "stop"
+    credit: bool = False
     cache: str = "exact"
     cache_window: int | None = None
     fused: bool | None = None
@@ -127,6 +131,20 @@ class GenerateConfig:
             )
         if self.steps is not None and self.steps_per_block is not None:
             raise RequestError("steps and steps_per_block are both given", hint="give one of them")
+        self._check_together()
+
+    def _check_together(self) -> None:
+        departs = {"credit": False, "fused": None, "cache": "exact"}
+        for name, default in departs.items():
+            if self.reference and getattr(self, name) not in (default, None, False):
+                raise RequestError(
+                    f"{name} and reference are both given, but no published loop has it",
+                    hint="give one of them",
+                )
+        if self.credit and self.temperature > 0:
+            raise RequestError(
+                "credit is given, but temperature is not 0", hint="leave one of them out"
+            )
         if self.temperature == 0 and (self.top_k is not None or self.top_p is not None):
             raise RequestError(
                 "top_k or top_p is given, but temperature is 0, so nothing is drawn",

@@ -24,7 +24,8 @@ using IntArray = py::array_t<int32_t, py::array::c_style>;
 using FloatArray = py::array_t<float, py::array::c_style>;
 using ByteArray = py::array_t<uint8_t, py::array::c_style>;
 
-std::vector<int32_t> to_vector(const IntArray& array) {
+template <typename Value>
+std::vector<Value> to_vector(const py::array_t<Value, py::array::c_style>& array) {
     if (array.ndim() != 1) throw std::invalid_argument("a one-dimensional array is wanted");
     return {array.data(), array.data() + array.size()};
 }
@@ -313,51 +314,53 @@ void register_step_types(py::module_& m) {
              py::arg("origin") = 0);
     py::class_<HeadOptions>(m, "HeadOptions")
         .def(py::init([](int64_t num_choices, std::vector<int32_t> forbidden, float temperature,
-                         uint64_t seed, uint32_t draw, int64_t top_k, float top_p) {
+                         uint64_t seed, uint32_t draw, int64_t top_k, float top_p,
+                         const IntArray& bias_starts, const IntArray& bias_ids,
+                         const FloatArray& bias_values) {
+                 LogitBias bias{to_vector(bias_starts), to_vector(bias_ids),
+                                to_vector(bias_values)};
                  return HeadOptions{
-                     num_choices, std::move(forbidden), temperature, seed, draw, top_k, top_p};
+                     num_choices, std::move(forbidden), temperature, seed, draw, top_k,
+                     top_p,       std::move(bias)};
              }),
              py::arg("num_choices") = 0, py::arg("forbidden") = std::vector<int32_t>{},
              py::arg("temperature") = 0.0f, py::arg("seed") = 0, py::arg("draw") = 0,
-             py::arg("top_k") = 0, py::arg("top_p") = 1.0f);
+             py::arg("top_k") = 0, py::arg("top_p") = 1.0f,
+             py::arg("bias_starts").noconvert() = IntArray(0),
+             py::arg("bias_ids").noconvert() = IntArray(0),
+             py::arg("bias_values").noconvert() = FloatArray(0));
+    const auto keys = [](KvCache& c, int64_t position) { return cached(c, position, true); };
+    const auto values = [](KvCache& c, int64_t position) { return cached(c, position, false); };
+    const auto truncate = [](KvCache& c, int64_t from) { c.truncate(std::max<int64_t>(0, from)); };
     py::class_<KvCache>(m, "KvCache")
         .def(py::init(&make_cache), py::arg("denoiser"), py::arg("capacity"))
-        .def(
-            "truncate",
-            [](KvCache& cache, int64_t length) { cache.truncate(std::max<int64_t>(0, length)); },
-            py::arg("length"))
+        .def("truncate", truncate, py::arg("length"))
         .def("valid",
              [](const KvCache& cache) {
                  return py::array(py::dtype("bool"), static_cast<py::ssize_t>(cache.valid().size()),
                                   cache.valid().data());
              })
-        .def(
-            "keys", [](KvCache& cache, int64_t position) { return cached(cache, position, true); },
-            py::arg("position"))
-        .def(
-            "values",
-            [](KvCache& cache, int64_t position) { return cached(cache, position, false); },
-            py::arg("position"));
-    py::class_<StepOutput>(m, "StepOutput")
-        .def_readonly("cancelled", &StepOutput::cancelled)
+        .def("keys", keys, py::arg("position"))
+        .def("values", values, py::arg("position"));
+    py::class_<StepOutput> output(m, "StepOutput");
+    output.def_readonly("cancelled", &StepOutput::cancelled)
         .def_readonly("layers_done", &StepOutput::layers_done)
         .def_readonly("body_ns", &StepOutput::body_ns)
         .def_readonly("attention_ns", &StepOutput::attention_ns)
-        .def_readonly("head_ns", &StepOutput::head_ns)
-        .def_property_readonly("top1",
-                               [](const StepOutput& o) { return column(o, &HeadRow::top1); })
-        .def_property_readonly("sampled",
-                               [](const StepOutput& o) { return column(o, &HeadRow::sampled); })
-        .def_property_readonly("top1_logit",
-                               [](const StepOutput& o) { return column(o, &HeadRow::top1_logit); })
-        .def_property_readonly("top2_logit",
-                               [](const StepOutput& o) { return column(o, &HeadRow::top2_logit); })
-        .def_property_readonly(
-            "sampled_logit", [](const StepOutput& o) { return column(o, &HeadRow::sampled_logit); })
-        .def_property_readonly("log_z",
-                               [](const StepOutput& o) { return column(o, &HeadRow::log_z); })
-        .def_property_readonly("entropy",
-                               [](const StepOutput& o) { return column(o, &HeadRow::entropy); });
+        .def_readonly("head_ns", &StepOutput::head_ns);
+    const auto add = [&](const char* name, auto field) {
+        output.def_property_readonly(name, [=](const StepOutput& o) { return column(o, field); });
+    };
+    add("top1", &HeadRow::top1);
+    add("sampled", &HeadRow::sampled);
+    add("top1_logit", &HeadRow::top1_logit);
+    add("top2_logit", &HeadRow::top2_logit);
+    add("sampled_logit", &HeadRow::sampled_logit);
+    add("log_z", &HeadRow::log_z);
+    add("entropy", &HeadRow::entropy);
+    add("plain_top1", &HeadRow::plain_top1);
+    add("plain_top1_logit", &HeadRow::plain_top1_logit);
+    add("plain_log_z", &HeadRow::plain_log_z);
 }
 
 void register_denoiser(py::module_& m) {

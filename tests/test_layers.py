@@ -17,6 +17,7 @@ LADDER = (
     {"formats", "exit_codes", "canvas", "result"},
     {"config", "tasks", "denoisers"},
     {"backends", "samplers", "tokenizer", "dual_cache"},
+    {"credit"},
     {"engine"},
     {"request"},
     {"generator"},

@@ -42,6 +42,19 @@ class Draws:
     number: int = 0
 
 
+@dataclass(frozen=True)
+class LogitBias:
+    """Additions to single logits before anything else is done with them.
+
+    ``starts`` [head rows + 1]: those of head row r are entries starts[r] to before starts[r + 1]
+    of ``ids`` and ``values``.
+    """
+
+    starts: NDArray[np.int32]
+    ids: NDArray[np.int32]
+    values: NDArray[np.float32]
+
+
 class Cache(Protocol):
     """Keys and values of one request, held by the backend that made it."""
 
@@ -65,6 +78,7 @@ class StepRequest:
     cache: Cache | None = None
     store: bool = False
     num_stored: int = 0
+    bias: LogitBias | None = None
     guidance_ids: NDArray[np.int32] | None = None
     guidance_scale: float = 0.0
     cancel: CancelFlag | None = None

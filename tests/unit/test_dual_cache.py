@@ -121,10 +121,9 @@ def test_a_refresh_after_a_refresh_compares_nothing() -> None:
 
 def test_drawn_tokens_do_not_count_as_disagreement() -> None:
     cache = fresh()
-    best = RowLogits(
-        np.array([7], np.int32), *[np.zeros(1, np.float32)] * 2, np.ones(1, np.float32)
-    )
+    seven, zero = np.array([7], np.int32), np.zeros(1, np.float32)
+    best = RowLogits(seven, zero, zero, zero, seven, zero, zero)
     for token, note in ((1, cache.reused), (2, lambda r: cache.refreshed(BLOCK, 40, r))):
         position, drawn = np.array([[40], [token]], np.int32)
-        note(RowStats(position, drawn, *[np.zeros(1, np.float32)] * 3, best))
+        note(RowStats(position, drawn, zero, zero, zero, best))
     assert cache.top1_disagreement == 0
