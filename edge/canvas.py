@@ -96,7 +96,7 @@ class Block:
 
 
 class Canvas:
-    """Ids [length] with a committed flag each; committed positions never change again.
+    """Ids [length] with a committed flag each; what was given never changes.
 
     ``output_start`` is where the answer begins: the prompt's end, or 0 for a canvas whose
     prompt is refined in place.
@@ -157,6 +157,18 @@ class Canvas:
             raise ValueError("the mask token cannot be committed")
         self.ids[positions] = tokens
         self.committed[positions] = ~is_mask
+
+    def remask(self, positions: NDArray[np.int32]) -> None:
+        """Make holes of committed positions; raises ValueError for what was given or is a hole."""
+        if self._given[positions].any() or not self.committed[positions].all():
+            raise ValueError("only what was committed can be remasked")
+        self.ids[positions] = self.mask_token_id
+        self.committed[positions] = False
+
+    def restore(self, positions: NDArray[np.int32], tokens: NDArray[np.int32]) -> None:
+        """Put back what ``remask`` took, whatever has been committed there since."""
+        self.ids[positions] = tokens
+        self.committed[positions] = True
 
     def committed_prefix(self) -> NDArray[np.int32]:
         """The answer's ids before its first hole."""

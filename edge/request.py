@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge import samplers
+from edge import early_stop, samplers
 from edge._native import CancelFlag
 from edge.canvas import Block, Canvas, blocks_of
 from edge.config import RANKS, ModelConfig
@@ -22,6 +22,8 @@ from edge.samplers.base import Sampler, SamplerOptions
 DEFAULT_MAX_TOKENS = 128
 EOS_RULES = ("stop", "late", "forbid")
 CACHES = ("exact", "dual")
+EARLY_STOPS = ("none", *early_stop.RULES)
+REMASKS = ("none", "conf")
 
 _KINDS: dict[str, Any] = {
     "sampler": str,
@@ -32,7 +34,13 @@ _KINDS: dict[str, Any] = {
     "cancel": CancelFlag,
 }
 _ALWAYS = ("temperature", "guidance", "reference")  # have a default of their own, not None
-_CHOICES = {"rank": RANKS, "eos": EOS_RULES, "cache": CACHES}
+_CHOICES = {
+    "rank": RANKS,
+    "eos": EOS_RULES,
+    "cache": CACHES,
+    "early_stop": EARLY_STOPS,
+    "remask": REMASKS,
+}
 _COUNTS = ("max_tokens", "steps", "steps_per_block", "block_length", "top_k", "cache_window")
 _TINY = 1e-9
 _RANGES = {
@@ -67,6 +75,10 @@ class GenerateConfig:
     guidance: scale of classifier-free guidance, 0 for none; doubles the forwards.
     eos: "stop" ends the answer at an end token once all before it is committed, "late" commits
         end tokens last, "forbid" never.
+    early_stop: "stable" fills the rest of a block once its candidates stay the same, "schedule"
+        once the mean logit margin is large for the progress made; "none" (default).
+    remask: "conf" spends planned steps that are left over on masking the least sure tokens of the
+        answer and deciding them anew; "none" (default). Text is then given out late.
     credit: raise the logits of candidates that stay first over the steps, so that they are
         committed sooner; needs temperature 0.
     cache: "exact" reuses only what cannot change; "dual" (fully bidirectional models) computes
@@ -96,6 +108,8 @@ class GenerateConfig:
     seed: int = 0
     guidance: float = 0.0
     eos: str = "stop"
+    early_stop: str = "none"
+    remask: str = "none"
     credit: bool = False
     cache: str = "exact"
     cache_window: int | None = None
@@ -134,9 +148,9 @@ class GenerateConfig:
         self._check_together()
 
     def _check_together(self) -> None:
-        departs = {"credit": False, "fused": None, "cache": "exact"}
-        for name, default in departs.items():
-            if self.reference and getattr(self, name) not in (default, None, False):
+        for name in ("credit", "early_stop", "remask", "fused", "cache"):
+            is_off = getattr(self, name) in (None, False, "none", "exact")
+            if self.reference and not is_off:
                 raise RequestError(
                     f"{name} and reference are both given, but no published loop has it",
                     hint="give one of them",

@@ -13,7 +13,8 @@ class Stats:
     """Figures of one request.
 
     ``nfe`` counts forwards, ``steps`` those that ended in a decision; ``tokens`` the tokens
-    given, ``forced_tokens`` those among them that only the progress floor committed;
+    given, ``forced_tokens`` those that only the progress floor or an early stop committed,
+    ``remasked_tokens`` how often one was put back to the mask to be decided anew;
     ``mean_confidence`` is over the committed tokens' probabilities (None when there are none).
     ``cache`` says what was reused: ``exact`` what cannot change, ``dual`` what may have. Then
     ``refreshes`` counts the full forwards, and ``cache_top1_disagreement`` is the share of open
@@ -37,6 +38,7 @@ class Stats:
     prefill_ms: float
     denoise_ms: float
     forced_tokens: int
+    remasked_tokens: int
     mean_confidence: float | None
     cache: str
     refreshes: int

@@ -18,7 +18,7 @@ LADDER = (
     {"config", "tasks", "denoisers"},
     {"backends", "samplers", "tokenizer", "dual_cache"},
     {"credit"},
-    {"engine"},
+    {"engine", "early_stop", "remask"},
     {"request"},
     {"generator"},
     {"model"},

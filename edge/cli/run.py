@@ -91,6 +91,36 @@ COUNT = click.IntRange(min=1)
     help="End tokens end the answer, are committed last, or never.",
 )
 @click.option(
+    "--early-stop",
+    type=click.Choice(["none", "stable", "schedule"]),
+    default="none",
+    show_default=True,
+    help="Fill the rest of a block once its candidates stay, or their logits are far apart.",
+)
+@click.option(
+    "--remask",
+    type=click.Choice(["none", "conf"]),
+    default="none",
+    show_default=True,
+    help="Spend planned steps left over on deciding the least sure tokens anew.",
+)
+@click.option("--credit", is_flag=True, help="Commit candidates that stay first sooner.")
+@click.option(
+    "--cache",
+    type=click.Choice(["exact", "dual"]),
+    default="exact",
+    show_default=True,
+    help="Reuse what cannot change, or (full attention) nearly all: faster, approximate.",
+)
+@click.option(
+    "--cache-window", type=COUNT, metavar="N", help="Tokens beside the block that dual computes."
+)
+@click.option(
+    "--fused/--no-fused",
+    default=None,
+    help="Store a finished block in the next one's first forward (default: where exact).",
+)
+@click.option(
     "--seed", type=int, metavar="N", default=0, show_default=True, help="For temperatures above 0."
 )
 @click.option("--threads", type=COUNT, metavar="N", help="Default: one per physical core.")
