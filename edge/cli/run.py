@@ -240,8 +240,16 @@ def _stats_line(stats: Stats) -> str:
     return (
         f"{stats.steps} steps, {stats.nfe} forwards, {stats.tokens} tokens, "
         f"{stats.elapsed_ms:.0f} ms, {stats.tokens_per_s:.0f} tokens/s, "
-        f"peak {size_in_words(stats.peak_rss_bytes)}"
+        f"peak {size_in_words(stats.peak_rss_bytes)}{_approximations(stats)}"
     )
+
+
+def _approximations(stats: Stats) -> str:
+    if stats.cache == "exact":
+        return ""
+    changed = stats.cache_top1_disagreement
+    share = "" if changed is None else f", which changed {changed:.1%} of the candidates"
+    return f", {stats.cache} cache with {stats.refreshes} refreshes{share}"
 
 
 def _verdict(model: Model, result: Result) -> None:
