@@ -6,8 +6,8 @@ tokenizer_config.json, or in several of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 TOKENIZER = "tokenizer.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
 ADDED_TOKENS = "added_tokens.json"
+ROLES = ("mask_token", "bos_token", "eos_token", "pad_token")
 
 _HINT = "correct it or fetch it again"
 
@@ -43,11 +44,16 @@ class StoredTokenizer:
 class TokenNames:
     """Names and ids of the added tokens as all files give them; they may disagree.
 
-    `mask` is the name that tokenizer_config.json gives the mask token, None when it gives none.
+    `roles` are the tokens that tokenizer_config.json names, by role (``mask_token`` ...).
     """
 
     added: tuple[tuple[str, int], ...] = ()
-    mask: str | None = None
+    roles: Mapping[str, str] = field(default_factory=dict)
+
+    def id_of(self, role: str) -> int | None:
+        """The id of the token in that role, None when it has none or several."""
+        ids = {id for name, id in self.added if name == self.roles.get(role)}
+        return ids.pop() if len(ids) == 1 else None
 
 
 def read_tokenizer(path: Path | None, limit_bytes: int) -> StoredTokenizer | None:
@@ -76,7 +82,7 @@ def read_token_names(
     found = set(_of_tokenizer(tokenizer))
     found.update(_of_added_tokens(added, folder / ADDED_TOKENS))
     found.update(_of_settings(settings, folder / TOKENIZER_CONFIG))
-    return TokenNames(tuple(sorted(found)), _mask_name(settings, folder / TOKENIZER_CONFIG))
+    return TokenNames(tuple(sorted(found)), dict(_roles(settings, folder / TOKENIZER_CONFIG)))
 
 
 def _of_tokenizer(tokenizer: StoredTokenizer | None) -> Iterator[tuple[str, int]]:
@@ -104,12 +110,14 @@ def _of_settings(settings: dict[str, Any], path: Path) -> Iterator[tuple[str, in
         yield name, int(id)
 
 
-def _mask_name(settings: dict[str, Any], path: Path) -> str | None:
-    value = settings.get("mask_token")
-    name = value.get("content") if isinstance(value, dict) else value
-    if name is None or isinstance(name, str):
-        return name
-    raise _fault(path, "mask_token", value, "a token's content")
+def _roles(settings: dict[str, Any], path: Path) -> Iterator[tuple[str, str]]:
+    for role in ROLES:
+        value = settings.get(role)
+        name = value.get("content") if isinstance(value, dict) else value
+        if isinstance(name, str):
+            yield role, name
+        elif name is not None:
+            raise _fault(path, role, value, "a token's content")
 
 
 def _fault(path: Path, key: str, value: object, wanted: str) -> ModelFileError:

@@ -10,6 +10,7 @@
     ├── UnsupportedModelError   a sound file this version cannot run
     ├── ModelClosedError        the model was closed before or during the call
     ├── ConstraintError         the answer does not meet what was asked of it
+    ├── DoesNotFitError         memory or disk is too small (also a MemoryError)
     ├── NumericError            non-finite numbers; names the layer
     └── CancelledError          the caller cancelled
 
@@ -90,6 +91,10 @@ class ModelClosedError(EdgeError):
 
 class ConstraintError(EdgeError):
     """The answer does not meet what was asked of it."""
+
+
+class DoesNotFitError(EdgeError, MemoryError):
+    """Memory or disk is too small for what was asked; the message has the numbers."""
 
 
 class NumericError(EdgeError):

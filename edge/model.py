@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike, fspath
 from pathlib import Path
@@ -20,15 +20,29 @@ from edge import backends, samplers, tasks
 from edge.config import ModelConfig, read_config
 from edge.denoisers import DEFAULT, EMBEDDED, path_of
 from edge.engine import Engine
-from edge.errors import ContextLengthError, RequestError, UnsupportedModelError
+from edge.errors import (
+    ContextLengthError,
+    ModelFileError,
+    RequestError,
+    UnsupportedModelError,
+)
 from edge.formats import keys
 from edge.formats.gguf_file import Header, header_of, open_model, read_header
 from edge.generator import Generation
 from edge.request import GenerateConfig, plan_request
 from edge.result import Commit, Done, Draft, Result
+from edge.template import ChatTemplate
 from edge.tokenizer import Tokenizer
+from edge.vocabulary import fault_of, holds_vocabulary
 
 PathOrName = str | PathLike[str]
+
+_NAMES_IN_TEMPLATES = {
+    "bos_token": keys.BOS_TOKEN_ID,
+    "eos_token": keys.EOS_TOKEN_ID,
+    "pad_token": keys.PADDING_TOKEN_ID,
+    "mask_token": keys.MASK_TOKEN_ID,
+}
 
 
 @dataclass(frozen=True)
@@ -104,7 +118,11 @@ class Model:
         header = header_of(path, file)
         self.info = _info_of(header)
         self.config = self.info.config
-        self.tokenizer = Tokenizer.from_header(header, self.config.denoiser.vocab_size)
+        self.tokenizer, self._text_fault = _read_tokenizer(header, self.config)
+        self._template = ChatTemplate.from_header(header)
+        self._special_tokens = _special_tokens(
+            header, self.tokenizer, self.config.denoiser.vocab_size
+        )
         self.task = tasks.find(self.config.task)
         _check_sampler(path, self.config.diffusion.sampler)
         self.activations = activations
@@ -144,29 +162,62 @@ class Model:
         """Free the weights. Safe at any time and more than once."""
         self._backend.close()
 
-    def generate(self, prompt: str, **options: Any) -> Result:
+    def generate(self, prompt: str, *, raw: bool = False, **options: Any) -> Result:
         """Answer a prompt; the options are the fields of ``GenerateConfig``.
 
-        Raises RequestError, ContextLengthError, NumericError, ModelClosedError, and
-        UnsupportedModelError for a model without a tokenizer.
+        The prompt is one user turn of the file's chat template, if it has one; with ``raw`` it is
+        the text that the answer continues. Raises RequestError, ContextLengthError, NumericError,
+        ModelClosedError, and UnsupportedModelError for a model without a tokenizer.
         """
-        return _last(self.stream(prompt, **options))
+        return _last(self.stream(prompt, raw=raw, **options))
 
-    def stream(self, prompt: str, **options: Any) -> Iterator[Draft | Commit | Done]:
+    def stream(
+        self, prompt: str, *, raw: bool = False, **options: Any
+    ) -> Iterator[Draft | Commit | Done]:
         """Answer a prompt step by step. Options and errors as for ``generate``.
 
         A prompt or option that cannot be served raises here, not at the first event.
         """
         started_ns = time.monotonic_ns()
+        tokenizer = self._require_tokenizer()
+        if self.task is not None:
+            text = self.task.check_prompt(prompt)
+            return self._verified(self._run(tokenizer.encode(text), options, started_ns), text)
+        if raw or self._template is None or self.config.diffusion.in_place:
+            return self._run(tokenizer.encode(prompt), options, started_ns)
+        turn = [{"role": "user", "content": prompt}]
+        return self._run(self._encode_chat(turn), options, started_ns)
+
+    def chat(self, messages: Sequence[Mapping[str, str]], **options: Any) -> Result:
+        """Answer a conversation of messages ``{"role": ..., "content": ...}``.
+
+        Options and errors as for ``generate``; UnsupportedModelError also for a model without a
+        chat template.
+        """
+        started_ns = time.monotonic_ns()
+        self._require_tokenizer()
+        return _last(self._run(self._encode_chat(messages), options, started_ns))
+
+    def _require_tokenizer(self) -> Tokenizer:
+        if self._text_fault is not None:
+            raise self._text_fault
         if self.tokenizer is None:
             raise UnsupportedModelError(
                 "the model file has no tokenizer",
                 path=self.info.path,
                 hint="convert it with its tokenizer.json, or use generate_ids",
             )
-        text = prompt if self.task is None else self.task.check_prompt(prompt)
-        events = self._run(self.tokenizer.encode(text), options, started_ns)
-        return events if self.task is None else self._verified(events, text)
+        return self.tokenizer
+
+    def _encode_chat(self, messages: Sequence[Mapping[str, str]]) -> NDArray[np.int32]:
+        if self._template is None:
+            raise UnsupportedModelError(
+                "the model file has no chat template",
+                path=self.info.path,
+                hint="use generate with the text that the model shall continue",
+            )
+        rendering = self._template.render(messages, special_tokens=self._special_tokens)
+        return self._require_tokenizer().encode_rendering(rendering)
 
     def generate_ids(
         self, prompt_ids: Sequence[int] | NDArray[np.integer[Any]], **options: Any
@@ -238,6 +289,30 @@ def _check_sampler(path: str, name: str) -> None:
         )
 
 
+def _read_tokenizer(
+    header: Header, config: ModelConfig
+) -> tuple[Tokenizer | None, UnsupportedModelError | None]:
+    """The tokenizer, or why there is none; a model without one still works on ids."""
+    try:
+        return Tokenizer.from_header(header, config), None
+    except UnsupportedModelError as fault:
+        return None, fault
+
+
+def _special_tokens(header: Header, tokenizer: Tokenizer | None, num_rows: int) -> dict[str, str]:
+    """What a chat template may write by name, such as ``bos_token``."""
+    written = {}
+    for name, key in _NAMES_IN_TEMPLATES.items():
+        id = header.metadata.get(key)
+        if id is None:
+            continue
+        if isinstance(id, bool) or not isinstance(id, int) or not 0 <= id < num_rows:
+            reason = f"key '{key}' is {shown(id)}, not a token id below {num_rows}"
+            raise ModelFileError(header.path, None, reason)
+        written[name] = None if tokenizer is None else tokenizer.token(id)
+    return {name: token for name, token in written.items() if token is not None}
+
+
 def _resolve(path: PathOrName | None) -> str:
     if path is None:
         return str(path_of(DEFAULT))
@@ -263,7 +338,8 @@ def _info_of(header: Header) -> ModelInfo:
         num_parameters=sum(math.prod(tensor.shape) for tensor in header.tensors.values()),
         types=types,
         provenance=provenance,
-        has_tokenizer=keys.TOKENIZER_JSON in header.metadata,
+        has_tokenizer=keys.TOKENIZER_JSON in header.metadata
+        or (holds_vocabulary(header) and fault_of(header) is None),
         chat_template=template if isinstance(template, str) else None,
     )
 

@@ -13,6 +13,7 @@
 #include "errors.h"
 #include "model_limits.h"
 #include "model_file.h"
+#include "peak.h"
 #include "quantize.h"
 
 namespace py = pybind11;
@@ -30,10 +31,10 @@ std::vector<Value> to_vector(const py::array_t<Value, py::array::c_style>& array
     return {array.data(), array.data() + array.size()};
 }
 
-TensorType convertible_type(const std::string& name) {
+TensorType known_type(const std::string& name, bool (*is_known)(TensorType)) {
     const TypeLayout* layout = find_type(name);
-    if (layout == nullptr || !can_convert(layout->type))
-        throw std::invalid_argument("'" + name + "' is not one of f32, f16, bf16, q8_0, q4_0");
+    if (layout == nullptr || !is_known(layout->type))
+        throw std::invalid_argument("'" + name + "' is no type that this can be done with");
     return layout->type;
 }
 
@@ -44,7 +45,7 @@ int64_t stored_row_bytes(TensorType type, int64_t cols) {
 }
 
 ByteArray quantize(const std::string& type_name, const FloatArray& values) {
-    const TensorType type = convertible_type(type_name);
+    const TensorType type = known_type(type_name, can_quantize);
     if (values.ndim() != 2) throw std::invalid_argument("values must be [rows, cols]");
     const int64_t rows = values.shape(0);
     const int64_t cols = values.shape(1);
@@ -59,7 +60,7 @@ ByteArray quantize(const std::string& type_name, const FloatArray& values) {
 }
 
 FloatArray dequantize(const std::string& type_name, const ByteArray& stored, int64_t cols) {
-    const TensorType type = convertible_type(type_name);
+    const TensorType type = known_type(type_name, can_dequantize);
     if (cols < 1) throw std::invalid_argument("cols must be positive");
     const int64_t size = stored_row_bytes(type, cols);
     if (stored.ndim() != 2 || stored.shape(1) != size)
@@ -110,7 +111,7 @@ py::dict tensors_of(const ModelFile& file) {
 FloatArray read_rows(const ModelFile& file, const std::string& name, int64_t first, int64_t count) {
     const TensorInfo* tensor = file.find(name);
     if (tensor == nullptr) throw py::key_error(name);
-    if (!can_convert(tensor->type))
+    if (!can_dequantize(tensor->type))
         throw std::invalid_argument("'" + name + "' has a type that cannot be read");
     const auto rows = static_cast<int64_t>(tensor->rows());
     if (first < 0 || count < 0 || first > rows || count > rows - first)
@@ -187,6 +188,7 @@ StepOutput step(Denoiser& denoiser, const IntArray& ids, const IntArray& positio
                 const IntArray& head_rows, KvCache* cache, bool store, int64_t num_stored,
                 const AttentionMask& mask, const HeadOptions& head, const IntArray& guidance_ids,
                 float guidance_scale, const CancelFlag* cancel, int64_t deadline_ns) {
+    Guidance guidance{to_vector(guidance_ids), guidance_scale};
     const StepInput input{to_vector(ids),
                           to_vector(positions),
                           to_vector(head_rows),
@@ -195,7 +197,7 @@ StepOutput step(Denoiser& denoiser, const IntArray& ids, const IntArray& positio
                           num_stored,
                           mask,
                           head,
-                          {to_vector(guidance_ids), guidance_scale},
+                          std::move(guidance),
                           cancel,
                           deadline_ns};
     const py::gil_scoped_release release;
@@ -220,7 +222,8 @@ py::array_t<Field> column(const StepOutput& output, Field HeadRow::* field) {
     return values;
 }
 
-FloatArray cached(KvCache& cache, int64_t position, bool keys) {
+template <bool keys>
+FloatArray cached(KvCache& cache, int64_t position) {
     if (position < 0 || position >= cache.capacity())
         throw py::index_error("position beyond the cache");
     FloatArray rows({cache.num_layers(), cache.width()});
@@ -238,19 +241,17 @@ std::unique_ptr<KvCache> make_cache(const Denoiser& denoiser, int64_t capacity) 
 }
 
 py::dict limits_dict() {
-    py::dict all;
-    all["max_keys"] = limits::max_keys;
-    all["max_tensors"] = limits::max_tensors;
-    all["max_key_bytes"] = limits::max_key_bytes;
-    all["max_string_bytes"] = limits::max_string_bytes;
-    all["max_tokenizer_bytes"] = limits::max_tokenizer_bytes;
-    all["max_array_string_bytes"] = limits::max_array_string_bytes;
-    all["max_array_elements"] = limits::max_array_elements;
-    all["max_tensor_name_bytes"] = limits::max_tensor_name_bytes;
-    all["max_dimensions"] = limits::max_dimensions;
-    all["max_tensor_elements"] = limits::max_tensor_elements;
-    all["max_alignment"] = limits::max_alignment;
-    return all;
+    using namespace py::literals;
+    return py::dict("max_keys"_a = limits::max_keys, "max_tensors"_a = limits::max_tensors,
+                    "max_key_bytes"_a = limits::max_key_bytes,
+                    "max_string_bytes"_a = limits::max_string_bytes,
+                    "max_tokenizer_bytes"_a = limits::max_tokenizer_bytes,
+                    "max_array_string_bytes"_a = limits::max_array_string_bytes,
+                    "max_array_elements"_a = limits::max_array_elements,
+                    "max_tensor_name_bytes"_a = limits::max_tensor_name_bytes,
+                    "max_dimensions"_a = limits::max_dimensions,
+                    "max_tensor_elements"_a = limits::max_tensor_elements,
+                    "max_alignment"_a = limits::max_alignment);
 }
 
 void register_errors(py::module_& m) {
@@ -329,8 +330,6 @@ void register_step_types(py::module_& m) {
              py::arg("bias_starts").noconvert() = IntArray(0),
              py::arg("bias_ids").noconvert() = IntArray(0),
              py::arg("bias_values").noconvert() = FloatArray(0));
-    const auto keys = [](KvCache& c, int64_t position) { return cached(c, position, true); };
-    const auto values = [](KvCache& c, int64_t position) { return cached(c, position, false); };
     const auto truncate = [](KvCache& c, int64_t from) { c.truncate(std::max<int64_t>(0, from)); };
     py::class_<KvCache>(m, "KvCache")
         .def(py::init(&make_cache), py::arg("denoiser"), py::arg("capacity"))
@@ -340,27 +339,33 @@ void register_step_types(py::module_& m) {
                  return py::array(py::dtype("bool"), static_cast<py::ssize_t>(cache.valid().size()),
                                   cache.valid().data());
              })
-        .def("keys", keys, py::arg("position"))
-        .def("values", values, py::arg("position"));
+        .def("keys", cached<true>, py::arg("position"))
+        .def("values", cached<false>, py::arg("position"));
     py::class_<StepOutput> output(m, "StepOutput");
     output.def_readonly("cancelled", &StepOutput::cancelled)
-        .def_readonly("layers_done", &StepOutput::layers_done)
-        .def_readonly("body_ns", &StepOutput::body_ns)
-        .def_readonly("attention_ns", &StepOutput::attention_ns)
-        .def_readonly("head_ns", &StepOutput::head_ns);
-    const auto add = [&](const char* name, auto field) {
-        output.def_property_readonly(name, [=](const StepOutput& o) { return column(o, field); });
+        .def_readonly("layers_done", &StepOutput::layers_done);
+    const auto add = [&](const char* name, auto get) { output.def_property_readonly(name, get); };
+    const auto add_time = [&](const char* name, auto part) {
+        add(name, [part](const StepOutput& o) { return o.times.*part; });
     };
-    add("top1", &HeadRow::top1);
-    add("sampled", &HeadRow::sampled);
-    add("top1_logit", &HeadRow::top1_logit);
-    add("top2_logit", &HeadRow::top2_logit);
-    add("sampled_logit", &HeadRow::sampled_logit);
-    add("log_z", &HeadRow::log_z);
-    add("entropy", &HeadRow::entropy);
-    add("plain_top1", &HeadRow::plain_top1);
-    add("plain_top1_logit", &HeadRow::plain_top1_logit);
-    add("plain_log_z", &HeadRow::plain_log_z);
+    const auto add_column = [&](const char* name, auto field) {
+        add(name, [field](const StepOutput& o) { return column(o, field); });
+    };
+    add_time("gemm_ns", &StepTimes::gemm_ns);
+    add_time("attention_ns", &StepTimes::attention_ns);
+    add_time("quantize_ns", &StepTimes::quantize_ns);
+    add_time("head_ns", &StepTimes::head_ns);
+    add_time("other_ns", &StepTimes::other_ns);
+    add_column("top1", &HeadRow::top1);
+    add_column("sampled", &HeadRow::sampled);
+    add_column("top1_logit", &HeadRow::top1_logit);
+    add_column("top2_logit", &HeadRow::top2_logit);
+    add_column("sampled_logit", &HeadRow::sampled_logit);
+    add_column("log_z", &HeadRow::log_z);
+    add_column("entropy", &HeadRow::entropy);
+    add_column("plain_top1", &HeadRow::plain_top1);
+    add_column("plain_top1_logit", &HeadRow::plain_top1_logit);
+    add_column("plain_log_z", &HeadRow::plain_log_z);
 }
 
 void register_denoiser(py::module_& m) {
@@ -382,6 +387,11 @@ void register_denoiser(py::module_& m) {
              py::arg("deadline_ns") = 0)
         .def("logits", logits, py::arg("ids").noconvert(), py::arg("mask") = AttentionMask{});
     m.def("supported_isas", supported_isas);
+    py::class_<PeakRates>(m, "PeakRates")
+        .def_readonly("int8_gops", &PeakRates::int8_gops)
+        .def_readonly("float_gops", &PeakRates::float_gops);
+    m.def("measure_peak", measure_peak, py::arg("threads"), py::arg("isa") = "",
+          py::call_guard<py::gil_scoped_release>());
 }
 
 }  // namespace

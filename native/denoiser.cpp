@@ -14,12 +14,6 @@
 namespace edge {
 namespace {
 
-int64_t now_ns() {
-    return std::chrono::duration_cast<std::chrono::nanoseconds>(
-               std::chrono::steady_clock::now().time_since_epoch())
-        .count();
-}
-
 bool should_stop(const StepInput& input) {
     return (input.cancel != nullptr && *input.cancel) ||
            (input.deadline_ns != 0 && now_ns() >= input.deadline_ns);
@@ -33,6 +27,7 @@ std::string layer_name(int64_t index) { return "layer " + std::to_string(index);
 struct Denoiser::Scratch {
     explicit Scratch(const AttentionShape& shape) : attention(shape) {}
 
+    StepClock clock;
     std::vector<float> hidden;         // [active, hidden_size]
     std::vector<float> queries;        // [active, query_width]
     std::vector<float> attended;       // [active, query_width]
@@ -91,29 +86,28 @@ StepOutput Denoiser::step(const StepInput& input) {
     check_step(input, shape_);
     const std::lock_guard lock(mutex_);
     StepOutput output;
+    scratch_->clock.restart();
     output.cancelled = !run_guided(input, output) || !run_head(input, output);
     if (!output.cancelled && input.store) publish(input);
+    scratch_->clock.charge(&StepTimes::other_ns);
+    output.times = scratch_->clock.times();
     return output;
 }
 
 // With guidance: the other canvas first, its head rows kept aside, then the real one.
 bool Denoiser::run_guided(const StepInput& input, StepOutput& output) {
-    const int64_t begin = now_ns();
-    bool done = true;
     if (!input.guidance.ids.empty()) {
-        done = run_layers(input, input.guidance.ids, output);
-        if (done) gather_head_rows(input, /*quantize=*/false);
+        if (!run_layers(input, input.guidance.ids, output)) return false;
+        gather_head_rows(input, /*groups=*/0);
         scratch_->unguided = scratch_->input.values();
+        scratch_->clock.charge(&StepTimes::head_ns);
     }
-    done = done && run_layers(input, input.ids, output);
-    output.body_ns = now_ns() - begin;
-    return done;
+    return run_layers(input, input.ids, output);
 }
 
 bool Denoiser::run_head(const StepInput& input, StepOutput& output) {
     if (input.head_rows.empty()) return true;
-    const int64_t begin = now_ns();
-    gather_head_rows(input, head_weights_->is_quantized());
+    gather_head_rows(input, head_weights_->groups());
     if (!input.guidance.ids.empty()) guide(input);
     std::vector<int32_t> positions;
     for (const int32_t row : input.head_rows)
@@ -123,12 +117,12 @@ bool Denoiser::run_head(const StepInput& input, StepOutput& output) {
     const bool done = scratch_->head.run(
         machine(), *head_weights_, scratch_->input, positions, options,
         [&] { return should_stop(input); }, output.rows);
-    output.head_ns = now_ns() - begin;
+    scratch_->clock.charge(&StepTimes::head_ns);
     return done;
 }
 
-void Denoiser::gather_head_rows(const StepInput& input, bool quantize) {
-    normalise(machine(), output_norm_, input.head_rows, quantize, "the final norm");
+void Denoiser::gather_head_rows(const StepInput& input, GroupSizes groups) {
+    normalise(machine(), output_norm_, input.head_rows, groups, "the final norm");
 }
 
 void Denoiser::guide(const StepInput& input) {
@@ -142,7 +136,7 @@ void Denoiser::guide(const StepInput& input) {
         }
     };
     const int rows = static_cast<int>(input.head_rows.size());
-    if (!scratch_->input.fill(machine(), rows, size, head_weights_->is_quantized(), combine))
+    if (!scratch_->input.fill(machine(), rows, size, head_weights_->groups(), combine))
         throw NumericFault("non-finite numbers leave the guidance");
 }
 
@@ -157,8 +151,7 @@ void Denoiser::logits(const std::vector<int32_t>& ids, const AttentionMask& mask
     StepOutput ignored;
     run_layers(input, input.ids, ignored);
     const Machine machine = this->machine();
-    normalise(machine, output_norm_, scratch_->all_rows, head_weights_->is_quantized(),
-              "the final norm");
+    normalise(machine, output_norm_, scratch_->all_rows, head_weights_->groups(), "the final norm");
     multiply(machine, scratch_->input, {{&*head_weights_, out, shape_.vocab_size}});
     const int64_t count = static_cast<int64_t>(ids.size()) * shape_.vocab_size;
     if (!std::all_of(out, out + count, [](float x) { return std::isfinite(x); }))
@@ -171,12 +164,11 @@ bool Denoiser::run_layers(const StepInput& input, const std::vector<int32_t>& id
     rope_.extend(input.positions.back() + 1);
     plan_keys(input);
     embed(input, ids);
+    scratch_->clock.charge(&StepTimes::other_ns);
     for (int64_t i = 0; i < shape_.num_layers; ++i) {
         if (should_stop(input)) return false;
         const Layer& layer = layers_[static_cast<size_t>(i)];
-        const int64_t begin = now_ns();
         run_attention(machine, layer, i, input);
-        output.attention_ns += now_ns() - begin;
         run_feed_forward(machine, layer, i);
         ++output.layers_done;
     }
@@ -197,12 +189,12 @@ void Denoiser::embed(const StepInput& input, const std::vector<int32_t>& ids) {
 }
 
 void Denoiser::normalise(const Machine& machine, const std::vector<float>& weight,
-                         const std::vector<int32_t>& rows, bool quantize,
+                         const std::vector<int32_t>& rows, GroupSizes groups,
                          const std::string& place) {
     const int64_t size = shape_.hidden_size;
     std::atomic<bool> finite{true};
     const bool quantized = scratch_->input.fill(
-        machine, static_cast<int>(rows.size()), size, quantize, [&](int row, float* out) {
+        machine, static_cast<int>(rows.size()), size, groups, [&](int row, float* out) {
             const float* hidden = scratch_->hidden.data() + rows[static_cast<size_t>(row)] * size;
             if (!std::isfinite(
                     kernels_.rms_norm(hidden, weight.data(), size, shape_.rms_norm_eps, out)))
@@ -216,28 +208,39 @@ void Denoiser::run_attention(const Machine& machine, const Layer& layer, int64_t
     Scratch& s = *scratch_;
     const int64_t rows = static_cast<int64_t>(input.ids.size());
     const int64_t width = shape_.query_width();
-    normalise(machine, layer.attention_norm, s.all_rows, layer.quantized_input(),
-              layer_name(index));
+    normalise(machine, layer.attention_norm, s.all_rows, layer.input_groups(), layer_name(index));
+    charge_input();
     s.queries.resize(static_cast<size_t>(rows * width));
     s.attended.resize(s.queries.size());
     multiply(machine, s.input,
              {{&layer.query.weights, s.queries.data(), width},
               {&layer.key.weights, shadow_keys(index, 0), shape_.kv_width()},
               {&layer.value.weights, shadow_values(index, 0), shape_.kv_width()}});
+    s.clock.charge(&StepTimes::gemm_ns);
     machine.pool.run(rows, [&](int64_t row, int) {
         finish_row(layer, index, row, input.positions[static_cast<size_t>(row)]);
     });
+    s.clock.charge(&StepTimes::other_ns);
     collect_keys(index, input);
     s.attention.run(machine, s.queries.data(), s.visible, s.key_rows, s.attended.data());
+    s.clock.charge(&StepTimes::attention_ns);
     const auto copy = [&](int row, float* out) {
         std::copy_n(s.attended.data() + row * width, width, out);
     };
-    if (!s.input.fill(machine, static_cast<int>(rows), width, layer.attention_output.is_quantized(),
+    if (!s.input.fill(machine, static_cast<int>(rows), width, layer.attention_output.groups(),
                       copy))
         throw NumericFault("non-finite numbers leave the attention of " + layer_name(index));
+    charge_input();
     s.projected.resize(static_cast<size_t>(rows * shape_.hidden_size));
     multiply(machine, s.input, {{&layer.attention_output, s.projected.data(), shape_.hidden_size}});
+    s.clock.charge(&StepTimes::gemm_ns);
     add_to_hidden(machine, s.projected);
+}
+
+// Whoever has just filled the input did so to quantize it, or did not.
+void Denoiser::charge_input() {
+    const bool quantized = scratch_->input.is_quantized();
+    scratch_->clock.charge(quantized ? &StepTimes::quantize_ns : &StepTimes::other_ns);
 }
 
 // Biases, per-head norms and the rotation of one row's query, key and value.
@@ -263,18 +266,22 @@ void Denoiser::run_feed_forward(const Machine& machine, const Layer& layer, int6
     Scratch& s = *scratch_;
     const int64_t rows = static_cast<int64_t>(s.all_rows.size());
     const int64_t wide = shape_.feed_forward_size;
-    normalise(machine, layer.feed_forward_norm, s.all_rows, layer.quantized_gate(),
+    normalise(machine, layer.feed_forward_norm, s.all_rows, layer.gate_groups(),
               "the feed-forward part of " + layer_name(index));
+    charge_input();
     s.gate.resize(static_cast<size_t>(rows * wide));
     s.up.resize(s.gate.size());
     multiply(machine, s.input,
              {{&layer.gate, s.gate.data(), wide}, {&layer.up, s.up.data(), wide}});
+    s.clock.charge(&StepTimes::gemm_ns);
     const auto activate = [&](int row, float* out) {
         kernels_.silu_multiply(s.gate.data() + row * wide, s.up.data() + row * wide, wide, out);
     };
-    if (!s.input.fill(machine, static_cast<int>(rows), wide, layer.down.is_quantized(), activate))
+    if (!s.input.fill(machine, static_cast<int>(rows), wide, layer.down.groups(), activate))
         throw NumericFault("non-finite numbers in the feed-forward part of " + layer_name(index));
+    charge_input();
     multiply(machine, s.input, {{&layer.down, s.projected.data(), shape_.hidden_size}});
+    s.clock.charge(&StepTimes::gemm_ns);
     add_to_hidden(machine, s.projected);
 }
 
@@ -283,6 +290,7 @@ void Denoiser::add_to_hidden(const Machine& machine, const std::vector<float>& r
     machine.pool.run(static_cast<int64_t>(scratch_->all_rows.size()), [&](int64_t row, int) {
         kernels_.add(rows.data() + row * size, size, scratch_->hidden.data() + row * size);
     });
+    scratch_->clock.charge(&StepTimes::other_ns);
 }
 
 // Merge active rows and valid cache slots in position order, once for all layers.

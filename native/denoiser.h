@@ -2,7 +2,6 @@
 #pragma once
 
 #include <atomic>
-#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <mutex>
@@ -48,8 +47,9 @@ private:
     bool run_layers(const StepInput& input, const std::vector<int32_t>& ids, StepOutput& output);
     bool run_guided(const StepInput& input, StepOutput& output);
     bool run_head(const StepInput& input, StepOutput& output);
-    void gather_head_rows(const StepInput& input, bool quantize);
+    void gather_head_rows(const StepInput& input, GroupSizes groups);
     void guide(const StepInput& input);
+    void charge_input();
     void finish_row(const Layer& layer, int64_t index, int64_t row, int64_t position);
     void embed(const StepInput& input, const std::vector<int32_t>& ids);
     void run_attention(const Machine& machine, const Layer& layer, int64_t index,
@@ -57,7 +57,7 @@ private:
     void run_feed_forward(const Machine& machine, const Layer& layer, int64_t index);
     void add_to_hidden(const Machine& machine, const std::vector<float>& rows);
     void normalise(const Machine& machine, const std::vector<float>& weight,
-                   const std::vector<int32_t>& rows, bool quantize, const std::string& place);
+                   const std::vector<int32_t>& rows, GroupSizes groups, const std::string& place);
     void plan_keys(const StepInput& input);
     void collect_keys(int64_t layer, const StepInput& input);
     float* shadow_keys(int64_t layer, int64_t row);

@@ -26,11 +26,10 @@ struct Layer {
     // Throws like TensorSource::take.
     static Layer take(TensorSource& source, const DenoiserShape& shape, int64_t index);
 
-    bool quantized_input() const {
-        return query.weights.is_quantized() || key.weights.is_quantized() ||
-               value.weights.is_quantized();
+    GroupSizes input_groups() const {
+        return query.weights.groups() | key.weights.groups() | value.weights.groups();
     }
-    bool quantized_gate() const { return gate.is_quantized() || up.is_quantized(); }
+    GroupSizes gate_groups() const { return gate.groups() | up.groups(); }
 };
 
 }  // namespace edge

@@ -5,16 +5,23 @@
 
 namespace edge {
 
-void LinearInput::resize(const KernelTable& kernels, int rows, int64_t depth, bool quantize) {
+void LinearInput::resize(const KernelTable& kernels, int rows, int64_t depth, GroupSizes groups) {
     rows_ = rows;
     depth_ = depth;
-    is_quantized_ = quantize;
+    groups_ = groups;
     num_tiles_ = std::max(1, (rows + kernels.tile_rows - 1) / kernels.tile_rows);
     values_.resize(static_cast<size_t>(rows * depth));
-    if (!quantize) return;
+    group_sums_.clear();
+    if (groups == 0) return;
     quantized_.resize(static_cast<size_t>(rows * depth));
-    group_sums_.resize(static_cast<size_t>(rows * (depth / weight_group)));
+    step_sums_.resize(static_cast<size_t>(rows * (depth / sum_step)));
     scales_.resize(static_cast<size_t>(rows));
+    for (GroupSizes bit = 1; bit <= groups; bit <<= 1)
+        if ((groups & bit) != 0) {
+            const int64_t per_row = depth / (bit * sum_step);
+            group_sums_.push_back(
+                {bit, per_row, std::vector<int32_t>(static_cast<size_t>(rows * per_row))});
+        }
 }
 
 int LinearInput::tile_of(int row) const {
@@ -24,24 +31,37 @@ int LinearInput::tile_of(int row) const {
     return tile;
 }
 
-QuantizedTile LinearInput::tile(int index) const {
+QuantizedTile LinearInput::tile(int index, GroupSizes group) const {
     const int first = first_row(index);
-    return {quantized_.data() + first * depth_,
-            group_sums_.data() + first * (depth_ / weight_group), scales_.data() + first,
-            first_row(index + 1) - first};
+    const auto sums = std::find_if(group_sums_.begin(), group_sums_.end(),
+                                   [group](const GroupSums& s) { return s.group == group; });
+    return {quantized_.data() + first * depth_, sums->values.data() + first * sums->groups_per_row,
+            scales_.data() + first, first_row(index + 1) - first};
 }
 
 bool LinearInput::quantize_row(const KernelTable& kernels, int row) {
     const int tile = tile_of(row);
     const int first = first_row(tile);
     const int tile_rows = first_row(tile + 1) - first;
-    const int64_t groups = depth_ / weight_group;
     const QuantizedRowSink sink{quantized_.data() + first * depth_ + (row - first) * 4,
-                                tile_rows * 4, group_sums_.data() + first * groups + (row - first),
-                                tile_rows};
-    scales_[static_cast<size_t>(row)] =
-        kernels.quantize_row(values_.data() + row * depth_, depth_, sink);
-    return std::isfinite(scales_[static_cast<size_t>(row)]);
+                                tile_rows * 4, step_sums_.data() + row * (depth_ / sum_step)};
+    float& scale = scales_[static_cast<size_t>(row)];
+    scale = kernels.quantize_row(values_.data() + row * depth_, depth_, sink);
+    if (!std::isfinite(scale)) return false;
+    for (GroupSums& sums : group_sums_) add_up(sums, row, tile);
+    return true;
+}
+
+void LinearInput::add_up(GroupSums& sums, int row, int tile) const {
+    const int first = first_row(tile);
+    const int tile_rows = first_row(tile + 1) - first;
+    const int32_t* step = step_sums_.data() + row * (depth_ / sum_step);
+    int32_t* place = sums.values.data() + first * sums.groups_per_row + (row - first);
+    for (int64_t g = 0; g < sums.groups_per_row; ++g, place += tile_rows) {
+        int32_t total = 0;
+        for (GroupSizes i = 0; i < sums.group; ++i) total += *step++;
+        *place = total;
+    }
 }
 
 namespace {
@@ -58,7 +78,8 @@ void multiply_panel(const Machine& machine, const LinearInput& input, const Weig
     }
     const auto gemm = weights.bits() == 8 ? kernels.gemm_int8 : kernels.gemm_int4;
     for (int tile = 0; tile < input.num_tiles(); ++tile)
-        gemm(panel, input.tile(tile), {out + input.first_row(tile) * out_stride, out_stride, cols});
+        gemm(panel, input.tile(tile, weights.groups()),
+             {out + input.first_row(tile) * out_stride, out_stride, cols});
 }
 
 }  // namespace

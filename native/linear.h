@@ -25,42 +25,52 @@ struct Machine {
 // Rows are split evenly into tiles of at most KernelTable::tile_rows.
 class LinearInput {
 public:
-    // Fill row r by produce(r, place) and quantize it in the same go. Returns false when a row to
-    // be quantized was not finite. produce must not throw.
+    // Fill row r by produce(r, place) and, if there are groups, quantize it in the same go for
+    // weights of those groups. Returns false when a row to be quantized was not finite. produce
+    // must not throw.
     template <typename Produce>
-    bool fill(const Machine& machine, int rows, int64_t depth, bool quantize, Produce produce) {
-        resize(machine.kernels, rows, depth, quantize && machine.activations == Activations::int8);
+    bool fill(const Machine& machine, int rows, int64_t depth, GroupSizes groups, Produce produce) {
+        resize(machine.kernels, rows, depth, machine.activations == Activations::int8 ? groups : 0);
         std::atomic<bool> finite{true};
         machine.pool.run(rows, [&](int64_t row, int) {
             float* place = values_.data() + row * depth_;
             produce(static_cast<int>(row), place);
-            if (is_quantized_ && !quantize_row(machine.kernels, static_cast<int>(row)))
+            if (is_quantized() && !quantize_row(machine.kernels, static_cast<int>(row)))
                 finite = false;
         });
         return finite;
     }
 
-    bool is_quantized() const { return is_quantized_; }
+    bool is_quantized() const { return groups_ != 0; }
     int rows() const { return rows_; }
     const float* row(int index) const { return values_.data() + index * depth_; }
     const std::vector<float>& values() const { return values_; }  // [rows, depth]
     FloatRows floats() const { return {values_.data(), depth_, rows_}; }
     int num_tiles() const { return num_tiles_; }
     int first_row(int tile) const { return tile * rows_ / num_tiles_; }
-    QuantizedTile tile(int index) const;
+    QuantizedTile tile(int index, GroupSizes group) const;  // one of `fill`'s
 
 private:
-    void resize(const KernelTable& kernels, int rows, int64_t depth, bool quantize);
+    // Sums of all rows for one size of a group: per tile [depth / group][rows of the tile].
+    struct GroupSums {
+        GroupSizes group;
+        int64_t groups_per_row;
+        std::vector<int32_t> values;
+    };
+
+    void resize(const KernelTable& kernels, int rows, int64_t depth, GroupSizes groups);
     bool quantize_row(const KernelTable& kernels, int row);
+    void add_up(GroupSums& sums, int row, int tile) const;
     int tile_of(int row) const;
 
     int rows_ = 0;
     int64_t depth_ = 0;
     int num_tiles_ = 1;
-    bool is_quantized_ = false;
+    GroupSizes groups_ = 0;
     std::vector<float> values_;
     std::vector<int8_t> quantized_;
-    std::vector<int32_t> group_sums_;
+    std::vector<int32_t> step_sums_;  // [rows][depth / sum_step]
+    std::vector<GroupSums> group_sums_;
     std::vector<float> scales_;
 };
 

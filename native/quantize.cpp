@@ -4,6 +4,7 @@
 #include <cmath>
 #include <stdexcept>
 
+#include "group_codes.h"
 #include "numbers.h"
 
 namespace edge {
@@ -51,24 +52,17 @@ void quantize_q4_0(const float* values, std::byte* out) {
         out[2 + i] = static_cast<std::byte>(nibble(values[i]) | nibble(values[i + group / 2]) << 4);
 }
 
-void dequantize_q8_0(const std::byte* stored, float* out) {
-    const float scale = float_from_f16(load_u16(stored));
-    for (int i = 0; i < group; ++i)
-        out[i] = static_cast<float>(static_cast<int8_t>(stored[2 + i])) * scale;
-}
-
-void dequantize_q4_0(const std::byte* stored, float* out) {
-    const float scale = float_from_f16(load_u16(stored));
-    for (int i = 0; i < group / 2; ++i) {
-        const int pair = static_cast<int>(stored[2 + i]);
-        out[i] = static_cast<float>((pair & 15) - 8) * scale;
-        out[i + group / 2] = static_cast<float>((pair >> 4) - 8) * scale;
-    }
+void dequantize_blocks(TensorType type, const std::byte* stored, int64_t cols, float* out) {
+    const GroupCode* code = find_group_code(type);
+    if (code == nullptr) throw std::invalid_argument("no reader for this tensor type");
+    const TypeLayout& layout = layout_of(type);
+    for (int64_t b = 0; b < cols / layout.group_size; ++b)
+        dequantize_block(*code, stored + b * layout.group_bytes, out + b * layout.group_size);
 }
 
 }  // namespace
 
-bool can_convert(TensorType type) {
+bool can_quantize(TensorType type) {
     switch (type) {
         case TensorType::f32:
         case TensorType::f16:
@@ -77,6 +71,10 @@ bool can_convert(TensorType type) {
         case TensorType::q4_0: return true;
         default: return false;
     }
+}
+
+bool can_dequantize(TensorType type) {
+    return can_quantize(type) || find_group_code(type) != nullptr;
 }
 
 void quantize_row(TensorType type, const float* values, int64_t cols, std::byte* out) {
@@ -109,15 +107,7 @@ void dequantize_row(TensorType type, const std::byte* stored, int64_t cols, floa
         case TensorType::bf16:
             for (int64_t i = 0; i < cols; ++i) out[i] = float_from_bf16(load_u16(stored + 2 * i));
             return;
-        case TensorType::q8_0:
-            for (int64_t g = 0; g < cols / group; ++g)
-                dequantize_q8_0(stored + g * 34, out + g * group);
-            return;
-        case TensorType::q4_0:
-            for (int64_t g = 0; g < cols / group; ++g)
-                dequantize_q4_0(stored + g * 18, out + g * group);
-            return;
-        default: throw std::invalid_argument("no reader for this tensor type");
+        default: dequantize_blocks(type, stored, cols, out);
     }
 }
 

@@ -8,8 +8,9 @@
 
 namespace edge {
 
-// True for the types that quantize_row and dequantize_row know.
-bool can_convert(TensorType type);
+// True for the types that quantize_row, and for those that dequantize_row knows.
+bool can_quantize(TensorType type);
+bool can_dequantize(TensorType type);
 
 // `cols` must be a multiple of the type's group size; `out` holds row_bytes(type, cols) bytes.
 void quantize_row(TensorType type, const float* values, int64_t cols, std::byte* out);

@@ -10,6 +10,7 @@
 #include "kv_cache.h"
 #include "sampling.h"
 #include "shape.h"
+#include "step_clock.h"
 
 namespace edge {
 
@@ -41,9 +42,7 @@ struct StepInput {
 struct StepOutput {
     bool cancelled = false;
     int64_t layers_done = 0;
-    int64_t body_ns = 0;  // everything but the head, attention included
-    int64_t attention_ns = 0;
-    int64_t head_ns = 0;
+    StepTimes times;
     std::vector<HeadRow> rows;  // [head_rows]
 };
 

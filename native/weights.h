@@ -4,13 +4,19 @@
 #include <cstdint>
 #include <vector>
 
+#include "group_codes.h"
 #include "kernels/kernels.h"
 #include "model_file.h"
 #include "thread_pool.h"
 
 namespace edge {
 
-// Float weights stay where they are in the read-only mapping; q8_0 and q4_0 are interleaved into
+// Which sums of activations quantized weights need: a bit per size of a group, none for weights
+// that take float activations.
+using GroupSizes = uint32_t;
+inline GroupSizes group_bit(int64_t group) { return static_cast<GroupSizes>(group / sum_step); }
+
+// Float weights stay where they are in the read-only mapping; quantized ones are interleaved into
 // panels once (kernels.h says how). [num_outputs, depth].
 class WeightMatrix {
 public:
@@ -20,23 +26,36 @@ public:
     int64_t num_outputs() const { return num_outputs_; }
     int64_t depth() const { return depth_; }
     int64_t num_panels() const { return (num_outputs_ + panel_cols - 1) / panel_cols; }
-    bool is_quantized() const { return bits_ != 0; }
-    int bits() const { return bits_; }
+    bool is_quantized() const { return code_ != nullptr; }
+    int bits() const { return code_->bits; }                                   // quantized
+    GroupSizes groups() const { return code_ ? group_bit(code_->group) : 0; }  // for LinearInput
 
     FloatWeights stored() const { return {format_, data_, depth_}; }  // not quantized
     Panel panel(int64_t index) const;                                 // quantized
 
 private:
+    // [panels][depth / group][16] or, of whole numbers, with factors [panels][depth / 256][16].
+    struct Scales {
+        std::vector<uint16_t> halves;
+        std::vector<int8_t> whole;
+    };
+
+    int64_t num_groups() const { return depth_ / code_->group; }
+    int64_t num_halves() const { return code_->is_fine ? depth_ / max_block : num_groups(); }
+    void reserve(Scales& scales);
+    PanelScales of_panel(const Scales& scales, int64_t index) const;
     void pack(ThreadPool& pool);
     void pack_panel(int64_t index);
+    void place(const UnpackedBlock& block, int64_t first_k, int64_t panel, int column);
 
     int64_t num_outputs_;
     int64_t depth_;
-    int bits_ = 0;  // 8 or 4 when quantized
+    const GroupCode* code_ = nullptr;
     FloatFormat format_ = FloatFormat::f32;
     const std::byte* data_;
     std::vector<uint8_t> lines_;
-    std::vector<uint16_t> scales_;
+    Scales scales_;
+    Scales minima_;
 };
 
 }  // namespace edge

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import ctypes
+import json
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from convert import convert
 from edge import _native
+from edge.vocabulary import byte_letters
 
 GOLDEN = Path(__file__).parent / "golden"
+CHAT_TOKENS = {"<|im_end|>": 240, "<|mask|>": 245, "<|im_start|>": 246}
+CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
 
 
 @pytest.fixture(scope="session")
@@ -33,6 +44,50 @@ def converted(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         return files[key]
 
     return model_file
+
+
+@pytest.fixture(scope="session")
+def chat_checkpoint(
+    golden: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A block model with random weights, a chat template, and a token per byte below 0xF0."""
+    folder = tmp_path_factory.mktemp("chat") / "checkpoint"
+    shutil.copytree(golden("sdar"), folder, ignore=shutil.ignore_patterns("*.npz"))
+    letters = {letter: byte for byte, letter in byte_letters().items() if byte < 0xF0}
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    to_bytes = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False}
+    vocab = letters | CHAT_TOKENS | {"ab": 247}
+    tokenizer = {
+        "version": "1.0",
+        "added_tokens": [
+            {"id": id, "content": text, "special": True, **flags}
+            for text, id in CHAT_TOKENS.items()
+        ],
+        "pre_tokenizer": {**to_bytes, "use_regex": True},
+        "decoder": {**to_bytes, "use_regex": True},
+        "model": {"type": "BPE", "vocab": vocab, "merges": ["a b"]},
+    }
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    settings = {"chat_template": CHAT_TEMPLATE, "eos_token": "<|im_end|>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def chat_model(chat_checkpoint: Path, converted: Callable[..., Path]) -> Path:
+    """That checkpoint as a model file."""
+    return converted(chat_checkpoint, "f32")
+
+
+@pytest.fixture(scope="session")
+def llama_cpp() -> Iterator[ModuleType]:
+    """llama.cpp by its low-level Python binding, silent."""
+    library = pytest.importorskip("llama_cpp")
+    silent = library.llama_log_callback(lambda _level, _text, _data: None)
+    library.llama_log_set(silent, ctypes.c_void_p())
+    library.llama_backend_init()
+    yield library
+    library.llama_backend_free()
 
 
 @pytest.fixture(params=_native.supported_isas())

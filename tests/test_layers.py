@@ -15,13 +15,14 @@ ROOT = Path(__file__).parents[1]
 LADDER = (
     {"errors", "_native"},
     {"formats", "exit_codes", "canvas", "result"},
-    {"config", "tasks", "denoisers"},
-    {"backends", "samplers", "tokenizer", "dual_cache"},
+    {"config", "tasks", "denoisers", "template", "template_process", "vocabulary"},
+    {"backends", "samplers", "tokenizer", "shapes", "dual_cache"},
     {"credit"},
-    {"engine", "early_stop", "remask"},
+    {"engine", "random_model", "early_stop", "remask"},
     {"request"},
     {"generator"},
     {"model"},
+    {"bench"},
     {""},  # edge itself: the public names
     {"cli"},
     {"__main__"},

@@ -50,9 +50,20 @@ def read_special_tokens(config: ConfigReader, choices: Choices, num_rows: int) -
     return SpecialTokens(
         mask=_mask_token_id(config, choices, num_rows),
         eos=_eos_ids(config, num_rows),
-        bos=config.token_id("bos_token_id", num_rows),
-        padding=config.token_id("pad_token_id", num_rows),
+        bos=_token_id(config, "bos_token", num_rows),
+        padding=_token_id(config, "pad_token", num_rows),
     )
+
+
+def _token_id(config: ConfigReader, role: str, num_rows: int) -> int | None:
+    """config.json's id, else that of the token which tokenizer_config.json names."""
+    found = config.token_id(f"{role}_id", num_rows)
+    return _named_id(config, role, num_rows) if found is None else found
+
+
+def _named_id(config: ConfigReader, role: str, num_rows: int) -> int | None:
+    id = config.checkpoint.token_names.id_of(role)
+    return id if id is not None and id < num_rows else None
 
 
 def ids_fit(ids: tuple[int, ...], num_rows: int) -> bool:
@@ -66,7 +77,7 @@ def wanted_ids(num_rows: int) -> str:
 
 
 def _eos_ids(config: ConfigReader, num_rows: int) -> tuple[int, ...]:
-    """config.json's, then those that only generation_config.json names."""
+    """config.json's, then those that only generation_config.json or the tokenizer names."""
     checkpoint = config.checkpoint
     try:
         own = _ids(config.get("eos_token_id"), num_rows)
@@ -74,7 +85,8 @@ def _eos_ids(config: ConfigReader, num_rows: int) -> tuple[int, ...]:
         raise config.fault("eos_token_id", str(error)) from None
     value = checkpoint.generation_config.get("eos_token_id")
     try:
-        both = tuple(dict.fromkeys(own + _ids(value, num_rows)))
+        named = _named_id(config, "eos_token", num_rows)
+        both = tuple(dict.fromkeys(own + _ids(value, num_rows) + _ids(named, num_rows)))
         if both and not ids_fit(both, num_rows):
             raise ValueError(wanted_ids(num_rows))
     except ValueError as error:
@@ -106,7 +118,9 @@ def _mask_token_id(config: ConfigReader, choices: Choices, num_rows: int) -> int
 
 def _mask_of_tokenizer(config: ConfigReader, num_rows: int) -> int:
     names = config.checkpoint.token_names
-    matches = {entry for entry in names.added if entry[0] in {*MASK_NAMES, names.mask}}
+    matches = {
+        entry for entry in names.added if entry[0] in {*MASK_NAMES, names.roles.get("mask_token")}
+    }
     ids = {id for _, id in matches}
     if len(ids) != 1:
         raise _unnamed_mask(config, sorted(matches))

@@ -5,10 +5,11 @@ from __future__ import annotations
 import atexit
 import os
 import threading
+import time
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any, cast
 
 import numpy as np
@@ -79,6 +80,28 @@ def chosen_isa() -> str:
     return wanted
 
 
+@dataclass(frozen=True)
+class StepTimes:
+    """Wall-clock milliseconds of one step, by part; the parts sum to ``step_ms``.
+
+    ``gemm_ms`` are the linear layers, ``attention_ms`` packing keys and values, scores, softmax
+    and mixing, ``head_ms`` the final norm, the head and its statistics, ``quantize_ms`` making
+    int8 activations (in one pass with the norm or activation function before), ``other_ms`` the
+    rest: embedding, rotation, residual sums, the crossing from Python into C++ and back.
+    """
+
+    gemm_ms: float
+    attention_ms: float
+    head_ms: float
+    quantize_ms: float
+    other_ms: float
+
+    @property
+    def step_ms(self) -> float:
+        """The whole step."""
+        return self.gemm_ms + self.attention_ms + self.head_ms + self.quantize_ms + self.other_ms
+
+
 class NativeBackend:
     """Owns the mapped weights of one file. See ``Backend`` for the methods."""
 
@@ -93,9 +116,9 @@ class NativeBackend:
         threads: int | None,
         activations: str,
     ) -> None:
+        check_options(threads, activations)
         self.isa = chosen_isa()
         self.threads = default_threads() if threads is None else threads
-        _check_options(self.threads, activations)
         sizes = {key: value for key, value in asdict(config).items() if key != "architecture"}
         shape = _native.DenoiserShape(**sizes)
         with _own_errors(path):
@@ -111,6 +134,18 @@ class NativeBackend:
             return _native.KvCache(denoiser, capacity)
 
     def forward(self, request: StepRequest) -> RowStats | None:
+        output = self._step(request)
+        return None if output.cancelled else _row_stats(request, output)
+
+    def time_step(self, request: StepRequest) -> StepTimes:
+        """Run a step for the time it takes; one that is not cancelled."""
+        begin_ns = time.perf_counter_ns()
+        output = self._step(request)
+        elapsed_ns = time.perf_counter_ns() - begin_ns
+        parts = (output.gemm_ns, output.attention_ns, output.head_ns, output.quantize_ns)
+        return StepTimes(*(ns / 1e6 for ns in (*parts, elapsed_ns - sum(parts))))
+
+    def _step(self, request: StepRequest) -> _native.StepOutput:
         draws = request.draws
         head = _native.HeadOptions(
             num_choices=draws.num_choices,
@@ -124,7 +159,7 @@ class NativeBackend:
         )
         guidance_ids = _NO_IDS if request.guidance_ids is None else request.guidance_ids
         with self._use() as denoiser, _own_errors(self._path):
-            output = denoiser.step(
+            return denoiser.step(
                 request.ids,
                 request.positions,
                 request.head_rows,
@@ -138,7 +173,6 @@ class NativeBackend:
                 cancel=request.cancel,
                 deadline_ns=request.deadline_ns,
             )
-        return None if output.cancelled else _row_stats(request, output)
 
     def logits(self, ids: NDArray[np.int32], mask: Mask) -> NDArray[np.float32]:
         with self._use() as denoiser, _own_errors(self._path):
@@ -164,8 +198,10 @@ class NativeBackend:
             yield self._denoiser
 
 
-def _check_options(threads: int, activations: str) -> None:
-    if not isinstance(threads, int) or not 1 <= threads <= 1024:
+def check_options(threads: int | None, activations: str) -> None:
+    """Raise RequestError for what no engine can be made with, ``EDGE_ISA`` included."""
+    chosen_isa()
+    if threads is not None and (not isinstance(threads, int) or not 1 <= threads <= 1024):
         raise RequestError(f"threads is {threads!r}", hint="give a number from 1 to 1024")
     if activations not in ACTIVATIONS:
         raise RequestError(

@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 
+from edge.cli.machine import cpu_name
 from edge.cli.options import json_option
 from edge.cli.output import print_object, print_rows, size_in_words
 from edge.errors import NumericError
@@ -77,7 +78,7 @@ def _facts() -> dict[str, Any]:
         "version": __version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "cpu": _cpu_name(),
+        "cpu": cpu_name(),
         "isa": override or isas[0],
         "supported_isas": isas,
         "edge_isa": override,
@@ -90,16 +91,6 @@ def _facts() -> dict[str, Any]:
         "cache_folder_exists": cache_folder.is_dir(),
         "limits": _native.limits(),
     }
-
-
-def _cpu_name() -> str:
-    """Return the processor's name as the system knows it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, "") or platform.processor() or platform.machine()
 
 
 def _self_test(isas: list[str], override: str | None) -> Iterator[SelfTest]:

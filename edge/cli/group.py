@@ -12,7 +12,7 @@ import click
 
 from edge import __version__
 
-COMMANDS = ("run", "show", "models", "doctor")
+COMMANDS = ("run", "show", "models", "bench", "doctor")
 
 
 class LazyGroup(click.Group):

@@ -7,11 +7,14 @@ import math
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from os import PathLike, fspath
 from typing import Any
 
 import click
+
+from edge.errors import printable
 
 SCHEMA = 1
 
@@ -45,6 +48,23 @@ def stderr_can_redraw() -> bool:
     """Say whether stderr is a terminal that can move its cursor."""
     dumb = os.environ.get("TERM", "").lower() in ("", "dumb", "unknown")
     return sys.stderr is not None and sys.stderr.isatty() and not dumb
+
+
+@contextmanager
+def warnings_on_stderr() -> Iterator[None]:
+    """Show what the library warns of, a line each."""
+    import logging
+
+    class Lines(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            click.echo(printable(f"edge: warning: {record.getMessage()}"), err=True)
+
+    library, lines = logging.getLogger("edge"), Lines(logging.WARNING)
+    library.addHandler(lines)
+    try:
+        yield
+    finally:
+        library.removeHandler(lines)
 
 
 def size_in_words(num_bytes: float) -> str:

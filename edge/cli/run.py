@@ -11,12 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edge.cli.options import json_option, model_option
+from edge.cli.options import (
+    COUNT,
+    activations_option,
+    json_option,
+    model_option,
+    threads_option,
+)
 from edge.cli.output import (
     print_object,
     size_in_words,
     stderr_can_redraw,
     stdout_is_terminal,
+    warnings_on_stderr,
     without_controls,
 )
 from edge.cli.prompt import read_prompt
@@ -42,12 +49,10 @@ def known_sampler(
     return name
 
 
-COUNT = click.IntRange(min=1)
-
-
 @click.command(name="run")
 @click.argument("prompt", required=False)
 @model_option
+@click.option("--raw", is_flag=True, help="Continue PROMPT as it is, without the chat template.")
 @click.option("--tokens", type=COUNT, metavar="N", help="Most tokens of the answer.")
 @click.option("--steps", type=COUNT, metavar="N", help="Denoising steps, all blocks together.")
 @click.option("--steps-per-block", type=COUNT, metavar="N", help="Denoising steps per block.")
@@ -123,14 +128,8 @@ COUNT = click.IntRange(min=1)
 @click.option(
     "--seed", type=int, metavar="N", default=0, show_default=True, help="For temperatures above 0."
 )
-@click.option("--threads", type=COUNT, metavar="N", help="Default: one per physical core.")
-@click.option(
-    "--activations",
-    type=click.Choice(["int8", "f32"]),
-    default="int8",
-    show_default=True,
-    help="int8 is faster, f32 more exact.",
-)
+@threads_option
+@activations_option
 @click.option(
     "--live/--no-live",
     default=None,
@@ -147,10 +146,15 @@ def command(
     stats: bool,
     threads: int | None,
     activations: str,
+    raw: bool,
     tokens: int | None,
     **options: Any,
 ) -> None:
     """Generate an answer to PROMPT.
+
+    PROMPT is a user's turn in the model's chat template, where the file has one;
+    with --raw it is a text to be continued. What it says is never taken for one of
+    the model's control tokens.
 
     Without PROMPT, or for -, it is read from standard input (a line end at its end
     is dropped). The answer goes to stdout, everything else to stderr. An option
@@ -162,14 +166,16 @@ def command(
     Examples:
       edge run 53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79
       edge run --steps 8 --stats - < puzzle.txt
-      edge run -m model.gguf --tokens 64 --seed 1 --temperature 0.7 "Once upon a time"
-      edge run -m model.gguf --json "Once upon a time" > answer.json
+      edge run -m model.gguf --tokens 64 --seed 1 --temperature 0.7 "Write a haiku"
+      edge run -m model.gguf --raw --json "Once upon a time" > answer.json
     """
     text = read_prompt(prompt)
     import edge
 
-    with edge.load(model, threads=threads, activations=activations) as loaded:
-        result, written = _generate(loaded, text, live, json, {"max_tokens": tokens, **options})
+    loading = edge.load(model, threads=threads, activations=activations)
+    with warnings_on_stderr(), loading as loaded:
+        chosen = {"raw": raw, "max_tokens": tokens, **options}
+        result, written = _generate(loaded, text, live, json, chosen)
         _print(loaded, result, written, json)
     if stats:
         click.echo(_stats_line(result.stats), err=True)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edge.cli.options import json_option, model_option
-from edge.cli.output import print_object, print_rows, size_in_words
+from edge.cli.output import print_object, print_rows, size_in_words, without_controls
+from edge.errors import UnsupportedModelError
 from edge.exit_codes import verbose_option
 
 if TYPE_CHECKING:
@@ -18,9 +19,10 @@ if TYPE_CHECKING:
 @click.command(name="show")
 @model_option
 @click.option("--tensors", is_flag=True, help="List the tensors: name, type, shape, bytes.")
+@click.option("--template", is_flag=True, help="Print the chat template and nothing else.")
 @json_option
 @verbose_option
-def command(model: str | None, tensors: bool, json: bool) -> None:
+def command(model: str | None, tensors: bool, template: bool, json: bool) -> None:
     """Show what a model file is, without loading its tensors.
 
     Architecture, noise process, attention, quantization, the file's own defaults
@@ -35,6 +37,9 @@ def command(model: str | None, tensors: bool, json: bool) -> None:
     import edge
 
     info = edge.inspect(model)
+    if template:
+        click.echo(without_controls(_template_of(info)), nl=False)
+        return
     rows = _rows(info)
     listed = _tensors(info) if tensors else None
     if json:
@@ -44,6 +49,14 @@ def command(model: str | None, tensors: bool, json: bool) -> None:
     for tensor in listed or ():
         shape = " x ".join(map(str, tensor["shape"]))
         click.echo(f"  {tensor['name']}  {tensor['type']}  {shape}  {tensor['num_bytes']} bytes")
+
+
+def _template_of(info: ModelInfo) -> str:
+    if info.chat_template is None:
+        raise UnsupportedModelError(
+            "the model file has no chat template", path=info.path, hint="prompts go in as they are"
+        )
+    return info.chat_template
 
 
 def _rows(info: ModelInfo) -> dict[str, Any]:
@@ -61,7 +74,7 @@ def _rows(info: ModelInfo) -> dict[str, Any]:
         "num_tokens": info.config.num_tokens,
         "task": info.config.task,
         "has_tokenizer": info.has_tokenizer,
-        "has_chat_template": info.chat_template is not None,
+        "chat_template": info.chat_template,
         "provenance": info.provenance,
         "sha256": info.file_sha256(),
     }
@@ -74,11 +87,13 @@ def _for_people(rows: dict[str, Any]) -> dict[str, object]:
         for name, mix in rows["types"].items()
     )
     provenance = ", ".join(f"{key}: {value}" for key, value in rows["provenance"].items())
+    template = rows["chat_template"]
     written = {
         **rows,
         "size_bytes": size_in_words(rows["size_bytes"]),
         "num_parameters": f"{rows['num_parameters']:,}",
         "types": types,
+        "chat_template": template and f"{len(template)} characters (--template prints them)",
         "provenance": provenance or "not recorded",
     }
     return {_in_words(name): _value_in_words(value) for name, value in written.items()}

@@ -1,8 +1,10 @@
 """How byte-level BPE tokenizers split a text into words, by ``tokenizer.ggml.pre``.
 
 The names are the public ones of GGUF files; the expressions are those of the tokenizer.json files
-that the names stand for. Each expression isolates its matches in what the one before it left
-whole; what lies between two matches is a word too. All of them then go through byte-level BPE.
+that the names stand for (llama.cpp agrees with all of them but tekken, where it treats marks and
+the case of other alphabets differently). Each expression isolates its matches in what the one
+before it left whole; what lies between two matches is a word too. All of them then go through
+byte-level BPE.
 """
 
 from __future__ import annotations
@@ -52,7 +54,5 @@ PRE_TOKENIZERS: dict[str, tuple[str, ...]] = {
 
 # A word that is a token as a whole stays one, whatever its merges say.
 IGNORE_MERGES = frozenset({"llama-bpe", "llama3", "llama-v3", "falcon3", "tekken"})
-# Text is brought to the composed form (NFC) first.
-NORMALIZE_NFC = frozenset({"qwen2", "deepseek-r1-qwen"})
 # The text starts with the bos token unless ``tokenizer.ggml.add_bos_token`` says otherwise.
 ADD_BOS = frozenset({"llama-bpe", "llama3", "llama-v3", "falcon3", "tekken"})

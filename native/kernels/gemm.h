@@ -84,11 +84,18 @@ void gemm_float(const FloatWeights& weights, const FloatRows& rows, int64_t firs
 }
 
 template <int bits>
-struct PanelShape {
-    static constexpr int depth_per_line = bits == 8 ? 4 : 8;
-    static constexpr int lines_per_group = weight_group / depth_per_line;
-    static constexpr int32_t zero_point = bits == 8 ? 128 : 8;
-};
+constexpr int depth_per_line = bits == 8 ? 4 : 8;
+template <int bits, bool has_minima>
+constexpr int32_t zero_point = bits == 8    ? 128
+                               : has_minima ? 0
+                                            : 8;
+
+inline Lanes scale_of(const PanelScales& scales, const Panel& panel, int64_t group) {
+    if (scales.whole == nullptr) return load_f16(scales.halves + group * panel_cols);
+    const int64_t block = group * panel.group / block_depth;
+    return mul(load_f16(scales.halves + block * panel_cols),
+               load_int8(scales.whole + group * panel_cols));
+}
 
 inline void store_columns(const OutputTile& out, int row, Lanes values) {
     float* place = out.data + row * out.stride;
@@ -99,10 +106,10 @@ inline void store_columns(const OutputTile& out, int row, Lanes values) {
     }
 }
 
-// One group of one panel against R quantized rows; the sums are exact integers.
-template <int bits, int R>
-inline void dot_group(const uint8_t* lines, const int8_t* activations, IntLanes (&acc)[R]) {
-    for (int i = 0; i < PanelShape<bits>::lines_per_group; ++i) {
+// `step` consecutive k of one panel against R quantized rows; the sums are exact integers.
+template <int bits, int R, int step>
+inline void dot_step(const uint8_t* lines, const int8_t* activations, IntLanes (&acc)[R]) {
+    for (int i = 0; i < step / depth_per_line<bits>; ++i) {
         const Line line = load_line(lines + i * line_bytes);
         if constexpr (bits == 8) {
             for (int r = 0; r < R; ++r)
@@ -117,36 +124,50 @@ inline void dot_group(const uint8_t* lines, const int8_t* activations, IntLanes 
     }
 }
 
-template <int bits, int R>
+template <int bits, bool has_minima, int step, int R>
 void gemm_int_rows(const Panel& panel, const QuantizedTile& tile, const OutputTile& out) {
-    using Shape = PanelShape<bits>;
+    constexpr int step_bytes = step / depth_per_line<bits> * line_bytes;
     Lanes total[R];
     for (int r = 0; r < R; ++r) total[r] = zero();
-    const int64_t groups = panel.depth / weight_group;
-    for (int64_t g = 0; g < groups; ++g) {
+    const uint8_t* lines = panel.lines;
+    const int8_t* values = tile.values;
+    for (int64_t g = 0; g < panel.depth / panel.group; ++g) {
+        const int32_t* sums = tile.group_sums + g * R;
         IntLanes acc[R];
-        for (int r = 0; r < R; ++r)
-            acc[r] = start<bits>(-Shape::zero_point * tile.group_sums[g * R + r]);
-        dot_group<bits, R>(panel.lines + g * Shape::lines_per_group * line_bytes,
-                           tile.values + g * weight_group * R, acc);
-        const Lanes scale = load_f16(panel.scales + g * panel_cols);
+        for (int r = 0; r < R; ++r) acc[r] = start<bits>(-zero_point<bits, has_minima> * sums[r]);
+        for (int64_t k = 0; k < panel.group; k += step, lines += step_bytes, values += step * R)
+            dot_step<bits, R, step>(lines, values, acc);
+        const Lanes scale = scale_of(panel.scales, panel, g);
         for (int r = 0; r < R; ++r) total[r] = fma(to_float(acc[r]), scale, total[r]);
+        if constexpr (has_minima) {
+            const Lanes minimum = sub(zero(), scale_of(panel.minima, panel, g));
+            for (int r = 0; r < R; ++r)
+                total[r] = fma(splat(static_cast<float>(sums[r])), minimum, total[r]);
+        }
     }
     for (int r = 0; r < R; ++r) store_columns(out, r, mul(total[r], splat(tile.scales[r])));
 }
 
-template <int bits, int R = tile_rows>
-void gemm_int(const Panel& panel, const QuantizedTile& tile, const OutputTile& out) {
+template <int bits, bool has_minima, int step, int R = tile_rows>
+void gemm_int_tile(const Panel& panel, const QuantizedTile& tile, const OutputTile& out) {
     if constexpr (R >= 1) {
-        if (tile.rows == R) return gemm_int_rows<bits, R>(panel, tile, out);
-        return gemm_int<bits, R - 1>(panel, tile, out);
+        if (tile.rows == R) return gemm_int_rows<bits, has_minima, step, R>(panel, tile, out);
+        return gemm_int_tile<bits, has_minima, step, R - 1>(panel, tile, out);
     }
 }
 
+template <int bits>
+void gemm_int(const Panel& panel, const QuantizedTile& tile, const OutputTile& out) {
+    if (panel.minima.halves != nullptr)
+        return gemm_int_tile<bits, true, depth_step>(panel, tile, out);
+    if constexpr (bits == 8)
+        if (panel.group < depth_step) return gemm_int_tile<bits, false, sum_step>(panel, tile, out);
+    gemm_int_tile<bits, false, depth_step>(panel, tile, out);
+}
+
 // Adds four consecutive k of a line to R rows' accumulators.
-template <int zero_point, int R>
-inline void add_four(Line line, const float* rows, int64_t stride, Lanes (&acc)[R]) {
-    const Lanes offset = splat(static_cast<float>(zero_point));
+template <int R>
+inline void add_four(Line line, Lanes offset, const float* rows, int64_t stride, Lanes (&acc)[R]) {
     const auto add_one = [&](Lanes weight, int k) {
         const Lanes w = sub(weight, offset);
         for (int r = 0; r < R; ++r) acc[r] = fma(splat(rows[r * stride + k]), w, acc[r]);
@@ -157,28 +178,41 @@ inline void add_four(Line line, const float* rows, int64_t stride, Lanes (&acc)[
     add_one(byte_as_float<3>(line), 3);
 }
 
+// Sum of consecutive activations, one after the other.
+inline float plain_sum(const float* values, int64_t count) {
+    float total = 0.0f;
+    for (int64_t i = 0; i < count; ++i) total += values[i];
+    return total;
+}
+
 template <int bits, int R>
 void gemm_int_float_rows(const Panel& panel, const float* rows, int64_t stride,
                          const OutputTile& out) {
-    using Shape = PanelShape<bits>;
+    const bool has_minima = panel.minima.halves != nullptr;
+    const Lanes offset =
+        splat(static_cast<float>(has_minima ? zero_point<bits, true> : zero_point<bits, false>));
     Lanes total[R];
     for (int r = 0; r < R; ++r) total[r] = zero();
-    for (int64_t g = 0; g < panel.depth / weight_group; ++g) {
+    const uint8_t* lines = panel.lines;
+    for (int64_t g = 0; g < panel.depth / panel.group; ++g) {
+        const float* a = rows + g * panel.group;
         Lanes acc[R];
         for (int r = 0; r < R; ++r) acc[r] = zero();
-        for (int i = 0; i < Shape::lines_per_group; ++i) {
-            const int64_t line_index = g * Shape::lines_per_group + i;
-            const Line line = load_line(panel.lines + line_index * line_bytes);
-            const float* a = rows + line_index * Shape::depth_per_line;
+        for (int64_t k = 0; k < panel.group; k += depth_per_line<bits>, lines += line_bytes) {
+            const Line line = load_line(lines);
             if constexpr (bits == 8) {
-                add_four<Shape::zero_point>(line, a, stride, acc);
+                add_four(line, offset, a + k, stride, acc);
             } else {
-                add_four<Shape::zero_point>(low_nibbles(line), a, stride, acc);
-                add_four<Shape::zero_point>(high_nibbles(line), a + 4, stride, acc);
+                add_four(low_nibbles(line), offset, a + k, stride, acc);
+                add_four(high_nibbles(line), offset, a + k + 4, stride, acc);
             }
         }
-        const Lanes scale = load_f16(panel.scales + g * panel_cols);
+        const Lanes scale = scale_of(panel.scales, panel, g);
         for (int r = 0; r < R; ++r) total[r] = fma(acc[r], scale, total[r]);
+        if (!has_minima) continue;
+        const Lanes minimum = sub(zero(), scale_of(panel.minima, panel, g));
+        for (int r = 0; r < R; ++r)
+            total[r] = fma(splat(plain_sum(a + r * stride, panel.group)), minimum, total[r]);
     }
     for (int r = 0; r < R; ++r) store_columns(out, r, total[r]);
 }

@@ -12,8 +12,11 @@ namespace edge {
 
 constexpr int panel_cols = 16;    // output columns that one weight panel interleaves
 constexpr int line_bytes = 64;    // one line: [16 cols][4 bytes], one byte per k or pair of k
-constexpr int weight_group = 32;  // weights along the depth that share a scale
+constexpr int depth_step = 32;    // divides the depth of all quantized weights
+constexpr int sum_step = 16;      // the smallest group of weights that share a scale
+constexpr int block_depth = 256;  // along which whole-numbered scales share a factor
 constexpr int max_tile_rows = 12;
+constexpr int max_burst_chains = 12;
 
 enum class FloatFormat { f32, f16, bf16 };
 
@@ -24,13 +27,23 @@ struct FloatWeights {
     int64_t depth;
 };
 
-// 16 output columns of quantized weights. int8: lines [depth/4][16][4], w + 128. int4: lines
-// [depth/8][16][4], w + 8, the low nibble holds the first four k of a line, the high one the
-// next four. Scales are fp16 bits, [depth/32][16].
+// Scales, or minima, of a panel's groups. fp16 bits [depth / group][16]; or, when there are whole
+// numbers, those [depth / group][16] times fp16 bits [depth / block_depth][16].
+struct PanelScales {
+    const uint16_t* halves;  // nullptr: there are none
+    const int8_t* whole;     // nullptr: the halves say it all
+};
+
+// 16 output columns of quantized weights: scale * (stored - zero point) - minimum. int8: lines
+// [depth/4][16][4], zero point 128. int4: lines [depth/8][16][4], the low nibble holds the first
+// four k of a line, the high one the next four; zero point 8, or 0 when there are minima. Group
+// is 16 (int8 without minima only) or a multiple of depth_step that divides the depth.
 struct Panel {
     const uint8_t* lines;
-    const uint16_t* scales;
+    PanelScales scales;
+    PanelScales minima;
     int64_t depth;
+    int64_t group;
 };
 
 // Rows of float activations, [rows][depth] with a stride in elements.
@@ -40,8 +53,8 @@ struct FloatRows {
     int rows;
 };
 
-// At most tile_rows quantized rows: values [depth/4][rows][4]; group_sums [depth/32][rows] are the
-// sums of each group's values, from which the weights' zero point is subtracted; scales [rows].
+// At most tile_rows quantized rows: values [depth/4][rows][4]; group_sums [depth/group][rows] are
+// the sums of each group's values, for the panel's group; scales [rows].
 struct QuantizedTile {
     const int8_t* values;
     const int32_t* group_sums;
@@ -55,12 +68,11 @@ struct OutputTile {
     int cols;        // 1 to 16 columns that exist
 };
 
-// One quantized row goes to places `stride` bytes apart, four values each.
+// One quantized row goes to places `stride` bytes apart, four values each; sums [depth/sum_step].
 struct QuantizedRowSink {
     int8_t* values;
     int64_t stride;
-    int32_t* group_sums;
-    int64_t group_stride;
+    int32_t* sums;
 };
 
 struct AttentionTile {
@@ -99,7 +111,7 @@ struct KernelTable {
     void (*gemm_int4_float)(const Panel& panel, const FloatRows& rows, const OutputTile& out);
 
     // Symmetric, round(x * 127 / max|x|), ties to even. Returns the scale max|x| / 127, NaN when
-    // any x is not finite. depth is a multiple of weight_group.
+    // any x is not finite. depth is a multiple of depth_step.
     float (*quantize_row)(const float* x, int64_t depth, const QuantizedRowSink& sink);
 
     // out = x / sqrt(mean(x^2) + eps) * weight; returns mean(x^2), not finite when any x is not.
@@ -109,6 +121,15 @@ struct KernelTable {
     void (*attend)(const AttentionTile& tile);
     float (*maximum)(const float* x, int64_t count);  // -inf for none
     LogitMoments (*logit_moments)(const float* x, int64_t count);
+
+    // For measuring peak rates, on [burst_chains][16] accumulators. A round of int8 adds to every
+    // lane the dot products of its four weights (nibbles, [16][4]) with four activations and with
+    // the next four; chain c starts at c, and the caller keeps the sums within int32. A round of
+    // float is out = out * x + y.
+    int burst_chains;
+    void (*burst_int8)(const uint8_t* weights, const int8_t* activations, int64_t rounds,
+                       float* out);
+    void (*burst_float)(float x, float y, int64_t rounds, float* out);
 };
 
 extern const KernelTable generic_kernels;

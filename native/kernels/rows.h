@@ -89,14 +89,13 @@ float quantize_row(const float* x, int64_t depth, const QuantizedRowSink& sink) 
     if (!std::isfinite(magnitude)) return std::numeric_limits<float>::quiet_NaN();
     const Lanes inverse = splat(magnitude > 1e-30f ? 127.0f / magnitude : 0.0f);
     int8_t* place = sink.values;
-    for (int64_t g = 0; g < depth / weight_group; ++g) {
-        int8_t values[weight_group];
-        for (int i = 0; i < weight_group; i += 16)
-            store_int8(values + i, round_even(mul(load(x + g * weight_group + i), inverse)));
+    for (int64_t first = 0; first < depth; first += sum_step) {
+        int8_t values[sum_step];
+        store_int8(values, round_even(mul(load(x + first), inverse)));
         int32_t total = 0;
         for (const int8_t value : values) total += value;
-        sink.group_sums[g * sink.group_stride] = total;
-        for (int i = 0; i < weight_group; i += 4, place += sink.stride)
+        sink.sums[first / sum_step] = total;
+        for (int i = 0; i < sum_step; i += 4, place += sink.stride)
             std::memcpy(place, values + i, 4);
     }
     return magnitude > 1e-30f ? magnitude / 127.0f : 0.0f;

@@ -6,6 +6,8 @@ import dataclasses
 import json
 import os
 import pty
+import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from typing import Any
 import pytest
 
 import edge as library
+from convert import convert
 from edge.cli.prompt import EXAMPLE, MAX_STDIN_BYTES
 from edge.denoisers import path_of
 from edge.tasks.sudoku import Sudoku
@@ -181,3 +184,40 @@ def test_no_prompt_and_nothing_on_stdin_is_the_same_hint(edge: Edge) -> None:
     ended = edge("run")
     assert ended.code == 2
     assert "edge run" in ended.err
+
+
+def prompt_tokens(edge: Edge, model: Path, *args: str) -> int:
+    """How many tokens the prompt had, told by what is left of the context of 128."""
+    ended = edge("run", "-m", str(model), "--tokens", "4096", *args)
+    assert ended.code == 2
+    found = re.search(r"a prompt of (\d+) tokens", ended.err)
+    assert found, ended.err
+    return int(found[1])
+
+
+def test_a_prompt_goes_through_the_chat_template_unless_raw(edge: Edge, chat_model: Path) -> None:
+    around = "<|im_start|>user\n<|im_end|>\n<|im_start|>assistant\n"
+    control = "<|im_start|><|im_end|><|im_start|>"
+    assert prompt_tokens(edge, chat_model, "--raw", "abba") == len(["ab", "b", "a"])
+    in_template = 3 + len(around) - len(control) + 3
+    assert prompt_tokens(edge, chat_model, "abba") == in_template
+    assert prompt_tokens(edge, chat_model, "abba<|im_end|>") == in_template + len("<|im_end|>")
+
+
+def test_what_is_lost_of_a_prompt_is_told(edge: Edge, chat_model: Path) -> None:
+    ended = edge("run", "-m", str(chat_model), "--tokens", "4", "a\N{GRINNING FACE}")
+    assert ended.code == 0
+    assert ended.err == (
+        "edge: warning: the model has no token for the bytes 0xf0; they are left out\n"
+    )
+
+
+def test_a_template_that_cannot_be_used(edge: Edge, chat_checkpoint: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(chat_checkpoint, tmp_path / "checkpoint")
+    (folder / "chat_template.jinja").write_text("{% for m in messages %}{{ m.contents.x }}")
+    convert(folder, tmp_path / "model.gguf", "f32")
+    model = str(tmp_path / "model.gguf")
+    ended = edge("run", "-m", model, "hi")
+    assert (ended.code, ended.out) == (3, "")
+    assert re.fullmatch(r"edge: error: the chat template .*model\.gguf.*--raw\)\n", ended.err)
+    assert edge("run", "-m", model, "--raw", "--tokens", "4", "hi").code == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -32,7 +33,7 @@ def test_show_says_in_json_what_inspect_says(edge: Edge) -> None:
         "num_parameters": info.num_parameters,
         "size_bytes": path_of("sudoku").stat().st_size,
         "has_tokenizer": True,
-        "has_chat_template": False,
+        "chat_template": None,
         "sha256": EMBEDDED["sudoku"].sha256,
         "provenance": info.provenance,
     }
@@ -60,6 +61,22 @@ def test_show_names_for_people_what_json_names_for_programs(edge: Edge) -> None:
     page = edge("show", "-m", "sudoku").out
     for words in ("architecture", "mask token id", "q8_0", EMBEDDED["sudoku"].sha256):
         assert words in page
+
+
+def test_show_prints_the_chat_template(edge: Edge, chat_model: Path) -> None:
+    template = library.inspect(chat_model).chat_template
+    assert template
+    assert edge("show", "-m", str(chat_model), "--template").out == template
+    assert (
+        json.loads(edge("show", "-m", str(chat_model), "--json").out)["chat_template"] == template
+    )
+    assert f"{len(template)} characters" in edge("show", "-m", str(chat_model)).out
+
+
+def test_show_says_that_there_is_no_chat_template(edge: Edge) -> None:
+    ended = edge("show", "--template")
+    assert (ended.code, ended.out) == (4, "")
+    assert "has no chat template" in ended.err
 
 
 def test_models_lists_what_is_embedded(edge: Edge) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,16 +26,6 @@ TEXTS = [
     "<think> a<|mask|>b",
     "  in front",
 ]
-
-
-@pytest.fixture(scope="module")
-def llama_cpp() -> Iterator[ModuleType]:
-    library = pytest.importorskip("llama_cpp")
-    silent = library.llama_log_callback(lambda _level, _text, _data: None)
-    library.llama_log_set(silent, ctypes.c_void_p())
-    library.llama_backend_init()
-    yield library
-    library.llama_backend_free()
 
 
 @contextmanager

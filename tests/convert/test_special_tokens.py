@@ -177,3 +177,28 @@ def test_ends_are_those_of_both_files(
 def test_the_diffusion_object_has_the_last_word_on_ends(dense: Make) -> None:
     source = dense(eos_token_id=38, diffusion={"eos_ids": [3]}).write()
     assert values(source)["diffusion.eos_ids"] == (3,)
+
+
+def test_tokens_that_only_the_tokenizer_names(dense: Make) -> None:
+    tokens = {"<|begin|>": 30, "<|im_end|>": 31, "<|pad|>": 32, "<|far|>": 400}
+    roles = {"bos_token": "<|begin|>", "eos_token": {"content": "<|im_end|>"}}
+    settings = decoder(tokens) | roles | {"pad_token": "<|pad|>"}
+    source = unnamed(dense, tokenizer_config=settings)
+    found = values(source, mask_token_id=39)
+    assert found["tokenizer.ggml.bos_token_id"] == 30
+    assert found["tokenizer.ggml.padding_token_id"] == 32
+    assert found["diffusion.eos_ids"] == (38, 31)  # config.json's first
+    for name in ("<|far|>", "<|absent|>"):
+        (source / "tokenizer_config.json").write_text(
+            json.dumps(settings | {"bos_token": name, "eos_token": name})
+        )
+        found = values(source, mask_token_id=39)
+        assert "tokenizer.ggml.bos_token_id" not in found
+        assert found["diffusion.eos_ids"] == (38,)
+
+
+@pytest.mark.parametrize("role", ["bos_token", "eos_token", "pad_token", "mask_token"])
+def test_a_token_in_a_role_has_a_name(dense: Make, role: str) -> None:
+    source = unnamed(dense, tokenizer_config={role: 5})
+    with pytest.raises(ModelFileError, match=rf'tokenizer_config\.json: "{role}" is 5'):
+        values(source, mask_token_id=39)

@@ -13,13 +13,22 @@ from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers, processors
 from convert import convert as run
 from convert.checkpoint import open_checkpoint
 from convert.vocabulary import Vocabulary, vocabulary_of
-from edge.formats.gguf_file import open_model
+from edge.formats.gguf_file import Header, open_model
 from edge.formats.pretokenizers import IGNORE_MERGES, PRE_TOKENIZERS
+from edge.vocabulary import build_tokenizer
 
 Make = Callable[..., Any]  # conftest.dense
 Bpe = Callable[[str], Any]  # conftest.bpe
 Golden = Callable[[str], Path]
 ROWS = 330
+TEXTS = (
+    "",
+    "the quick brown fox isn't 12345",
+    "  LAZY dogs'LL \t\r\n\n do",
+    "\u00e9t\u00e9 \u4f60\u597d \u2603 \U0001f600 \u0635\u0628\u0627\u062d",
+    "a<think>b <|endoftext|> <|mask|>",
+    "\x00\x7f\xa0\u3000x",
+)
 # Names that mean the same as another one, which is then the one that is written.
 SAME_AS = {
     "phi-2": "gpt-2",
@@ -84,6 +93,19 @@ def test_known_pre_tokenizers_are_recognised(
     vocabulary: Callable[[Any], Vocabulary], bpe: Bpe, name: str
 ) -> None:
     assert values(vocabulary(bpe(name)))["pre"] == SAME_AS.get(name, name)
+
+
+@pytest.mark.parametrize("name", PRE_TOKENIZERS)
+def test_the_keys_alone_give_the_tokenizer_s_ids(
+    vocabulary: Callable[[Any], Vocabulary], bpe: Bpe, name: str
+) -> None:
+    source = bpe(name)
+    metadata = {f"tokenizer.ggml.{key}": v for key, v in values(vocabulary(source)).items()}
+    built, num_ids = build_tokenizer(Header("f.gguf", metadata, {}, 0, 0), ROWS)
+    assert num_ids == ROWS
+    for text in TEXTS:
+        assert built.encode(text).ids == source.encode(text).ids
+        assert built.decode(built.encode(text).ids) == source.decode(source.encode(text).ids)
 
 
 @pytest.mark.parametrize("name", SAME_AS)

@@ -54,6 +54,8 @@ MORE_KEYS = [
     "llada.rope.freq_base",
     "tokenizer.chat_template",
     "tokenizer.ggml.eos_token_id",
+    "tokenizer.ggml.bos_token_id",
+    "tokenizer.ggml.padding_token_id",
 ]
 
 

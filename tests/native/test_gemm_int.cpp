@@ -18,15 +18,30 @@ enum class Content { random, smallest, largest, alternating, odd_scales };
 constexpr Content contents[] = {Content::random, Content::smallest, Content::largest,
                                 Content::alternating, Content::odd_scales};
 
-// 16 columns of signed weights and rows of activations, packed as kernels.h says.
+struct Form {
+    int bits;
+    int64_t group;
+    bool has_minima;
+    bool is_fine;
+
+    int zero_point() const { return bits == 8 ? 128 : has_minima ? 0 : 8; }
+};
+
+// Scales or minima as a panel holds them.
+struct Scales {
+    std::vector<uint16_t> halves;
+    std::vector<int8_t> whole;
+};
+
+// 16 columns of weights and rows of activations, packed as kernels.h says.
 class Problem {
 public:
-    Problem(int bits, int64_t depth, Content content)
-        : bits_(bits), depth_(depth), content_(content), engine_(7) {
+    Problem(const Form& form, int64_t depth, Content content)
+        : form_(form), depth_(depth), content_(content), engine_(7) {
         weights_.resize(static_cast<size_t>(panel_cols * depth));
         for (size_t i = 0; i < weights_.size(); ++i) weights_[i] = weight(i);
-        scales_.resize(static_cast<size_t>(depth / weight_group * panel_cols));
-        for (size_t i = 0; i < scales_.size(); ++i) scales_[i] = scale(i);
+        scales_ = make_scales();
+        if (form.has_minima) minima_ = make_scales();
         activations_.resize(static_cast<size_t>(max_rows * depth));
         for (size_t i = 0; i < activations_.size(); ++i) activations_[i] = activation(i);
         floats_ = random_floats(activations_.size(), 3);
@@ -34,7 +49,7 @@ public:
         pack();
     }
 
-    int64_t groups() const { return depth_ / weight_group; }
+    int64_t groups() const { return depth_ / form_.group; }
     const std::vector<float>& floats() const { return floats_; }
     int64_t depth() const { return depth_; }
 
@@ -42,10 +57,14 @@ public:
     float expected_int(int row, int col) const {
         float total = 0.0f;
         for (int64_t g = 0; g < groups(); ++g) {
-            int32_t sum = 0;
-            for (int64_t k = g * weight_group; k < (g + 1) * weight_group; ++k)
+            int32_t sum = 0, added_up = 0;
+            for (int64_t k = g * form_.group; k < (g + 1) * form_.group; ++k) {
                 sum += weights_[col * depth_ + k] * activations_[row * depth_ + k];
-            total = std::fmaf(static_cast<float>(sum), scale_at(g, col), total);
+                added_up += activations_[row * depth_ + k];
+            }
+            total = std::fmaf(static_cast<float>(sum), at(scales_, g, col), total);
+            if (form_.has_minima)
+                total = std::fmaf(static_cast<float>(added_up), 0.0f - at(minima_, g, col), total);
         }
         return total * row_scales_[row];
     }
@@ -54,17 +73,25 @@ public:
     float expected_float(int row, int col) const {
         float total = 0.0f;
         for (int64_t g = 0; g < groups(); ++g) {
-            float sum = 0.0f;
-            for (int64_t k = g * weight_group; k < (g + 1) * weight_group; ++k)
+            float sum = 0.0f, added_up = 0.0f;
+            for (int64_t k = g * form_.group; k < (g + 1) * form_.group; ++k) {
                 sum = std::fmaf(floats_[row * depth_ + k],
                                 static_cast<float>(weights_[col * depth_ + k]), sum);
-            total = std::fmaf(sum, scale_at(g, col), total);
+                added_up += floats_[row * depth_ + k];
+            }
+            total = std::fmaf(sum, at(scales_, g, col), total);
+            if (form_.has_minima) total = std::fmaf(added_up, 0.0f - at(minima_, g, col), total);
         }
         return total;
     }
 
     Panel place_panel(Side side) {
-        return {line_buffer_.copy(side, lines_), scale_buffer_.copy(side, scales_), depth_};
+        return {line_buffer_.copy(side, lines_),
+                {scale_buffer_.copy(side, scales_.halves), whole(side, scales_, whole_scales_)},
+                {form_.has_minima ? minimum_buffer_.copy(side, minima_.halves) : nullptr,
+                 whole(side, minima_, whole_minima_)},
+                depth_,
+                form_.group};
     }
 
     // Rows 0..rows-1 as one tile.
@@ -75,25 +102,28 @@ public:
             for (int64_t k = 0; k < depth_; ++k) {
                 const int8_t value = activations_[r * depth_ + k];
                 values[(k / 4 * rows + r) * 4 + k % 4] = value;
-                sums[k / weight_group * rows + r] += value;
+                sums[k / form_.group * rows + r] += value;
             }
         return {values, sums,
                 row_scale_buffer_.copy(side, row_scales_.data(), static_cast<size_t>(rows)), rows};
     }
 
     std::string name() const {
-        return "int" + std::to_string(bits_) + " depth " + std::to_string(depth_) + " content " +
-               std::to_string(static_cast<int>(content_));
+        return "int" + std::to_string(form_.bits) + " group " + std::to_string(form_.group) +
+               (form_.has_minima ? " minima" : "") + (form_.is_fine ? " fine" : "") + " depth " +
+               std::to_string(depth_) + " content " + std::to_string(static_cast<int>(content_));
     }
 
 private:
-    int8_t weight(size_t i) {
-        const int half = 1 << (bits_ - 1);
+    // Less the zero point; with minima from 0, of eight bits as q5_k uses them.
+    int weight(size_t i) {
+        const int low = form_.bits == 4 ? -form_.zero_point() : form_.has_minima ? 0 : -128;
+        const int high = low + (form_.bits == 4 ? 15 : form_.has_minima ? 31 : 255);
         switch (content_) {
-            case Content::smallest: return static_cast<int8_t>(-half);
-            case Content::largest: return static_cast<int8_t>(half - 1);
-            case Content::alternating: return static_cast<int8_t>(i % 2 == 0 ? -half : half - 1);
-            default: return static_cast<int8_t>(static_cast<int>(engine_() % (2u * half)) - half);
+            case Content::smallest: return low;
+            case Content::largest: return high;
+            case Content::alternating: return i % 2 == 0 ? low : high;
+            default: return low + static_cast<int>(engine_() % (high - low + 1u));
         }
     }
     int8_t activation(size_t i) {
@@ -110,15 +140,31 @@ private:
         if (content_ == Content::odd_scales) return odd[i % std::size(odd)];
         return f16_from_float(0.001f + 0.01f * static_cast<float>(engine_() % 100));
     }
-    float scale_at(int64_t group, int col) const {
-        return float_from_f16(scales_[group * panel_cols + col]);
+    Scales make_scales() {
+        Scales made;
+        const int64_t halves = form_.is_fine ? depth_ / block_depth : groups();
+        made.halves.resize(static_cast<size_t>(halves * panel_cols));
+        for (size_t i = 0; i < made.halves.size(); ++i) made.halves[i] = scale(i);
+        if (form_.is_fine) made.whole.resize(static_cast<size_t>(groups() * panel_cols));
+        for (int8_t& value : made.whole) value = static_cast<int8_t>(engine_() % 256);
+        return made;
+    }
+    float at(const Scales& scales, int64_t group, int col) const {
+        if (!form_.is_fine) return float_from_f16(scales.halves[group * panel_cols + col]);
+        const int64_t block = group * form_.group / block_depth;
+        return float_from_f16(scales.halves[block * panel_cols + col]) *
+               static_cast<float>(scales.whole[group * panel_cols + col]);
+    }
+    const int8_t* whole(Side side, const Scales& scales, Guarded<int8_t>& buffer) const {
+        return scales.whole.empty() ? nullptr : buffer.copy(side, scales.whole);
     }
     void pack() {
-        lines_.assign(static_cast<size_t>(panel_cols * depth_ * bits_ / 8), 0);
+        const int bits = form_.bits;
+        lines_.assign(static_cast<size_t>(panel_cols * depth_ * bits / 8), 0);
         for (int c = 0; c < panel_cols; ++c)
             for (int64_t k = 0; k < depth_; ++k) {
-                const int stored = weights_[c * depth_ + k] + (bits_ == 8 ? 128 : 8);
-                if (bits_ == 8)
+                const int stored = weights_[c * depth_ + k] + form_.zero_point();
+                if (bits == 8)
                     lines_[k / 4 * line_bytes + c * 4 + k % 4] = static_cast<uint8_t>(stored);
                 else
                     lines_[k / 8 * line_bytes + c * 4 + k % 4] |=
@@ -126,18 +172,22 @@ private:
             }
     }
 
-    int bits_;
+    Form form_;
     int64_t depth_;
     Content content_;
     std::mt19937 engine_;
-    std::vector<int8_t> weights_, activations_;
-    std::vector<uint16_t> scales_;
+    std::vector<int> weights_;
+    std::vector<int8_t> activations_;
+    Scales scales_, minima_;
     std::vector<float> floats_, row_scales_;
     std::vector<uint8_t> lines_;
     Guarded<uint8_t> line_buffer_{panel_cols * max_depth};
-    Guarded<uint16_t> scale_buffer_{panel_cols * max_depth / weight_group};
+    Guarded<uint16_t> scale_buffer_{panel_cols * max_depth / sum_step};
+    Guarded<uint16_t> minimum_buffer_{panel_cols * max_depth / sum_step};
+    Guarded<int8_t> whole_scales_{panel_cols * max_depth / sum_step};
+    Guarded<int8_t> whole_minima_{panel_cols * max_depth / sum_step};
     Guarded<int8_t> value_buffer_{max_rows * max_depth};
-    Guarded<int32_t> sum_buffer_{max_rows * max_depth / weight_group};
+    Guarded<int32_t> sum_buffer_{max_rows * max_depth / sum_step};
     Guarded<float> row_scale_buffer_{max_rows};
 };
 
@@ -189,6 +239,12 @@ void check_problem(const KernelTable& table, int bits, Problem& problem, Side si
         }
 }
 
+void check_everywhere(const Form& form, int64_t depth, Content content) {
+    Problem problem(form, depth, content);
+    for (const KernelTable* table : all_tables())
+        for (const Side side : both_sides) check_problem(*table, form.bits, problem, side);
+}
+
 }  // namespace
 
 int main() {
@@ -196,13 +252,21 @@ int main() {
         check(table->tile_rows >= 1 && table->tile_rows <= max_tile_rows &&
                   table->query_rows <= max_tile_rows,
               "a table's tile is larger than callers provide for");
-    for (const int bits : {8, 4})
+    constexpr Form forms[] = {
+        {8, 32, false, false}, {4, 32, false, false},  {4, 32, true, false}, {8, 32, true, false},
+        {4, 32, true, true},   {8, 32, true, true},    {8, 16, false, true}, {8, 16, false, false},
+        {8, 64, false, false}, {4, 128, false, false}, {4, 64, true, false}, {8, 128, true, false},
+    };
+    for (const Form& form : forms)
         for (const int64_t depth : {32, 64, 96, 160, 256, 1024})
             for (const Content content : contents) {
-                if (content != Content::random && depth > 96) continue;
-                Problem problem(bits, depth, content);
-                for (const KernelTable* table : all_tables())
-                    for (const Side side : both_sides) check_problem(*table, bits, problem, side);
+                if (depth % form.group != 0 || (form.is_fine && depth % block_depth != 0)) continue;
+                const int64_t enough = form.is_fine ? block_depth : 128;
+                if (content != Content::random && depth > enough) continue;
+                check_everywhere(form, depth, content);
             }
+    for (const int bits : {8, 4})  // one group for the whole depth
+        for (const int64_t depth : {96, 1024})
+            check_everywhere({bits, depth, false, false}, depth, Content::random);
     return verdict();
 }

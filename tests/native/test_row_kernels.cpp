@@ -140,14 +140,13 @@ void check_all(const KernelTable& table, const Values& x, const Values& y) {
 // Row `row` of a tile of `rows`, as LinearInput lays it out.
 void check_quantized(const KernelTable& table, Side side, const Values& x, int row, int rows) {
     static Guarded<int8_t> values(max_count * max_tile_rows);
-    static Guarded<int32_t> sums(max_count / weight_group * max_tile_rows);
+    static Guarded<int32_t> sums(max_count / sum_step);
     name_case(table, "quantize_row", x);
     const auto depth = static_cast<int64_t>(x.size());
-    const int64_t groups = depth / weight_group;
     int8_t* places = values.filled(side, static_cast<size_t>(depth * rows), 99);
-    int32_t* totals = sums.filled(side, static_cast<size_t>(groups * rows), 9999);
-    const float scale = table.quantize_row(first_input.copy(side, x), depth,
-                                           {places + row * 4, rows * 4, totals + row, rows});
+    int32_t* totals = sums.filled(side, static_cast<size_t>(depth / sum_step), 9999);
+    const float scale =
+        table.quantize_row(first_input.copy(side, x), depth, {places + row * 4, rows * 4, totals});
     float largest = 0.0f;
     bool all_finite = true;
     for (const float value : x) {
@@ -163,12 +162,11 @@ void check_quantized(const KernelTable& table, Side side, const Values& x, int r
             check(places[(k / 4 * rows + r) * 4 + k % 4] == (r == row ? wanted : 99.0f),
                   "another value");
         }
-    for (int64_t g = 0; g < groups; ++g) {
+    for (int64_t g = 0; g < depth / sum_step; ++g) {
         int32_t wanted = 0;
-        for (int64_t k = g * weight_group; k < (g + 1) * weight_group; ++k)
+        for (int64_t k = g * sum_step; k < (g + 1) * sum_step; ++k)
             wanted += places[(k / 4 * rows + row) * 4 + k % 4];
-        for (int r = 0; r < rows; ++r)
-            check(totals[g * rows + r] == (r == row ? wanted : 9999), "another group sum");
+        check(totals[g] == wanted, "another sum");
     }
 }
 

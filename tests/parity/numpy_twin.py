@@ -18,19 +18,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
-GROUP = 32
 F32 = np.float32
 
 
 @dataclass(frozen=True)
 class Quantized:
-    """Whole numbers [rows, cols] and a scale [rows, cols / 32] per group."""
+    """Whole numbers [rows, cols], and a scale and perhaps a minimum [rows, groups] per group."""
 
     whole: NDArray[np.int8]
     scales: NDArray[np.float32]
+    minima: NDArray[np.float32] | None = None
+
+    @property
+    def group(self) -> int:
+        return self.whole.shape[1] // self.scales.shape[1]
 
     def values(self) -> NDArray[np.float32]:
-        return self.whole * np.repeat(self.scales, GROUP, axis=1)
+        scaled = self.whole * np.repeat(self.scales, self.group, axis=1)
+        return (
+            scaled if self.minima is None else scaled - np.repeat(self.minima, self.group, axis=1)
+        )
 
 
 Matrix = Array | Quantized
@@ -257,9 +264,12 @@ def _dot_int8(rows: Array, weights: Quantized) -> Array:
     whole, row_scales = quantized_rows(rows)
     total = np.zeros((len(rows), len(weights.whole)), F32)
     for group in range(weights.scales.shape[1]):
-        part = slice(group * GROUP, group * GROUP + GROUP)
+        part = slice(group * weights.group, (group + 1) * weights.group)
         sums = whole[:, part].astype(np.float64) @ weights.whole[:, part].astype(np.float64).T
-        total = fma(sums, weights.scales[:, group], total)
+        total = fma(sums.astype(F32), weights.scales[:, group], total)
+        if weights.minima is not None:
+            added_up = whole[:, part].sum(axis=1, dtype=np.int64).astype(F32)
+            total = fma(added_up[:, None], F32(0.0) - weights.minima[:, group], total)
     return total * row_scales[:, None]
 
 
@@ -268,7 +278,11 @@ def _dot_groups(rows: Array, weights: Quantized) -> Array:
     total = np.zeros((len(rows), len(weights.whole)), F32)
     for group in range(weights.scales.shape[1]):
         sums = np.zeros_like(total)
-        for k in range(group * GROUP, group * GROUP + GROUP):
+        added_up = np.zeros(len(rows), F32)
+        for k in range(group * weights.group, (group + 1) * weights.group):
             sums = fma(rows[:, k, None], weights.whole[:, k].astype(F32), sums)
+            added_up = added_up + rows[:, k]
         total = fma(sums, weights.scales[:, group], total)
+        if weights.minima is not None:
+            total = fma(added_up[:, None], F32(0.0) - weights.minima[:, group], total)
     return total

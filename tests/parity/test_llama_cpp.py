@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,16 +12,6 @@ import pytest
 from numpy.typing import NDArray
 
 pytestmark = pytest.mark.llama
-
-
-@pytest.fixture(scope="module")
-def llama_cpp() -> Iterator[ModuleType]:
-    library = pytest.importorskip("llama_cpp")
-    silent = library.llama_log_callback(lambda _level, _text, _data: None)
-    library.llama_log_set(silent, ctypes.c_void_p())
-    library.llama_backend_init()
-    yield library
-    library.llama_backend_free()
 
 
 def one_forward(library: ModuleType, path: Path, ids: list[int], rows: int) -> NDArray[np.float32]:
@@ -75,3 +64,31 @@ def test_recorded_llada(
     else:
         assert same.all()
         assert np.abs(logits - wanted).max() < bound
+
+
+# llama_ftype: what `llama-quantize` calls Q4_0, Q4_1, Q8_0, Q5_0, Q5_1, Q4_K_M, Q5_K_M, Q6_K.
+@pytest.mark.parametrize("file_type", [2, 3, 7, 8, 9, 15, 17, 18])
+def test_files_that_it_quantized(
+    llama_cpp: ModuleType,
+    checkpoint: Callable[..., Path],
+    converted: Callable[..., Path],
+    denoiser: Callable[..., Any],
+    twin: ModuleType,
+    from_gguf: Callable[[Path], Any],
+    tmp_path: Path,
+    file_type: int,
+) -> None:
+    """Their mixtures of types are read, and mean the logits that llama.cpp finds in them."""
+    source = converted(checkpoint(d_model=256, mlp_hidden_size=512, n_layers=3))
+    quantized = tmp_path / "quantized.gguf"
+    settings = llama_cpp.llama_model_quantize_default_params()
+    settings.ftype, settings.nthread = file_type, 1
+    failed = llama_cpp.llama_model_quantize(str(source).encode(), str(quantized).encode(), settings)
+    assert not failed
+    ids = np.random.default_rng(2).integers(0, 39, 40)
+    ours = denoiser(quantized, activations="f32").logits(ids.astype(np.int32))
+    wanted = twin.forward(from_gguf(quantized), ids, twin.Plain())
+    assert np.abs(ours - wanted).max() < 1e-3
+    theirs = one_forward(llama_cpp, quantized, ids.tolist(), ours.shape[1])
+    assert np.mean(theirs.argmax(axis=1) == ours.argmax(axis=1)) > 0.85  # its activations are int8
+    assert np.corrcoef(theirs.ravel(), ours.ravel())[0, 1] > 0.99

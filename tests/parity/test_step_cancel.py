@@ -174,7 +174,23 @@ def test_a_deadline_far_away_does_not_stop(
 def test_the_parts_of_a_step_s_time(
     deep: _native.Denoiser, step: Step, ids: NDArray[np.int32]
 ) -> None:
+    begin = time.monotonic_ns()
     output = step(deep, ids)
-    assert 0 < output.attention_ns < output.body_ns
-    assert output.head_ns > 0
+    elapsed_ns = time.monotonic_ns() - begin
+    parts = (output.gemm_ns, output.attention_ns, output.head_ns, output.other_ns)
+    assert min(parts) > 0
+    assert sum(parts) <= elapsed_ns
+    assert output.quantize_ns == 0  # float weights meet float activations
     assert step(deep, ids, head_rows=[]).head_ns == 0
+
+
+def test_quantizing_activations_is_a_part_of_its_own(
+    checkpoint: Callable[..., Path],
+    converted: Callable[..., Path],
+    denoiser: Callable[..., _native.Denoiser],
+    step: Step,
+    ids: NDArray[np.int32],
+) -> None:
+    path = converted(checkpoint(vocab_size=500), "q8_0")
+    assert step(denoiser(path), ids).quantize_ns > 0
+    assert step(denoiser(path, activations="f32"), ids).quantize_ns == 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -21,6 +21,7 @@ from edge.generator import Generation
 from edge.request import GenerateConfig, Plan, plan_request
 from edge.result import Commit, Done, Draft, Result
 from edge.tokenizer import Tokenizer
+from edge.vocabulary import byte_letters
 
 MASK, EOS = 256, 257
 METADATA: dict[str, Any] = {
@@ -65,9 +66,18 @@ def model_config() -> Callable[..., ModelConfig]:
 @pytest.fixture(scope="session")
 def byte_tokenizer() -> Tokenizer:
     """Token n is byte n; 256 and 257 are the special tokens for mask and end."""
-    alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
-    letters = {byte: letter for letter in alphabet for byte in [_byte_of(letter)]}
-    vocab = {letters[byte]: byte for byte in range(256)}
+    return _byte_tokenizer(range(256))
+
+
+@pytest.fixture
+def byte_tokenizer_without() -> Callable[..., Tokenizer]:
+    """``byte_tokenizer_without(4)``: the same, with no token for some bytes."""
+    return lambda *missing: _byte_tokenizer(set(range(256)) - set(missing))
+
+
+def _byte_tokenizer(known: Iterable[int]) -> Tokenizer:
+    letters = byte_letters()
+    vocab = {letters.get(byte, f"{byte:#x}"): byte for byte in known}
     made = tokenizers.Tokenizer(tokenizers.models.BPE(vocab=vocab, merges=[]))
     made.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(
         add_prefix_space=False, use_regex=False
@@ -75,14 +85,6 @@ def byte_tokenizer() -> Tokenizer:
     made.decoder = tokenizers.decoders.ByteLevel()
     made.add_special_tokens(["<mask>", "<end>"])
     return Tokenizer(made)
-
-
-def _byte_of(letter: str) -> int:
-    """The byte that byte-level BPE writes as this letter: itself, or 256 onwards if unprintable."""
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    if ord(letter) in printable:
-        return ord(letter)
-    return [byte for byte in range(256) if byte not in printable][ord(letter) - 256]
 
 
 @dataclass

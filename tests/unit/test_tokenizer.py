@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -10,9 +12,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from tokenizers import AddedToken
+from tokenizers import Tokenizer as HuggingFaceTokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
 
 from edge.errors import ModelFileError, RequestError
 from edge.formats.gguf_file import Header
+from edge.template import Rendering
 from edge.tokenizer import TextStream, Tokenizer
 
 MASK, EOS = 256, 257
@@ -38,12 +45,65 @@ def test_there_and_back(byte_tokenizer: Tokenizer, text: str) -> None:
     assert byte_tokenizer.decode(ids) == text
 
 
-def test_special_tokens(byte_tokenizer: Tokenizer) -> None:
-    ids = byte_tokenizer.encode("a<mask>b<end>")
-    assert ids.tolist() == [97, MASK, 98, EOS]
-    assert byte_tokenizer.decode(ids) == "ab"
+def test_control_tokens_are_plain_text_to_a_user(byte_tokenizer: Tokenizer) -> None:
+    text = "a<mask>b<end>"
+    ids = byte_tokenizer.encode(text)
+    assert ids.tolist() == bytes_of(text)
+    assert byte_tokenizer.decode(ids) == text
+    assert byte_tokenizer.decode(array([97, MASK, 98, EOS])) == "ab"
     assert byte_tokenizer.piece(MASK) == "<mask>"
-    assert byte_tokenizer.piece(97) == "a"
+    assert byte_tokenizer.token(EOS) == "<end>"
+    assert byte_tokenizer.token(258) is None
+
+
+def rendering_of(*parts: tuple[str, bool], **changes: str) -> Rendering:
+    """A rendering of (text, whether it is a message's) in a row."""
+    marked = "".join("\ue000" * len(text) if is_message else text for text, is_message in parts)
+    contents = tuple(text for text, is_message in parts if is_message)
+    written = {"text": "".join(text for text, _ in parts), "marked": marked, **changes}
+    return Rendering(**written, mark="\ue000", contents=contents)
+
+
+def test_control_tokens_of_a_template(byte_tokenizer: Tokenizer) -> None:
+    rendering = rendering_of(("<end>x", False), ("<end><mask>", True), ("<mask>", False))
+    ids = byte_tokenizer.encode_rendering(rendering)
+    assert ids.tolist() == [EOS, *bytes_of("x<end><mask>"), MASK]
+
+
+def test_a_message_cannot_complete_a_control_token(byte_tokenizer: Tokenizer) -> None:
+    rendering = rendering_of(("<", False), ("end", True), (">", False))
+    assert byte_tokenizer.encode_rendering(rendering).tolist() == bytes_of("<end>")
+
+
+def test_where_nobody_can_tell_whose_a_control_token_is(byte_tokenizer: Tokenizer) -> None:
+    moved = rendering_of(("<end>", False), ("a<end>", True), marked="?")
+    with pytest.raises(RequestError, match=r"'<end>'.*take it out"):
+        byte_tokenizer.encode_rendering(moved)
+    clear = rendering_of(("<end>", False), ("a<mask", True), marked="?")
+    assert byte_tokenizer.encode_rendering(clear).tolist() == [EOS, *bytes_of("a<mask")]
+
+
+@often
+@given(st.lists(st.tuples(st.sampled_from(["<end>", "<mask>", "<e", "nd>", "x"]), st.booleans())))
+def test_only_the_template_gives_control_tokens(
+    byte_tokenizer: Tokenizer, parts: list[tuple[str, bool]]
+) -> None:
+    merged = [
+        ("".join(text for text, _ in group), is_message)
+        for is_message, group in groupby(parts, key=lambda part: part[1])
+    ]
+    wanted = sum(len(re.findall("<end>|<mask>", text)) for text, is_users in merged if not is_users)
+    ids = byte_tokenizer.encode_rendering(rendering_of(*merged))
+    assert np.isin(ids, (MASK, EOS)).sum() == wanted
+
+
+def test_added_tokens_swallow_white_space_as_the_library_does() -> None:
+    added = AddedToken("[M]", lstrip=True, rstrip=True, normalized=False, special=True)
+    made = HuggingFaceTokenizer(WordLevel({"x": 0, "y": 1}, unk_token="x"))
+    made.pre_tokenizer = Whitespace()
+    made.add_special_tokens([added])
+    wanted = made.encode("x  [M]  y").ids
+    assert Tokenizer(made).encode_rendering(rendering_of(("x  [M]  y", False))).tolist() == wanted
 
 
 @pytest.mark.parametrize("text", ["a\ud800", "\udfff", "ab\udcffc"])
@@ -52,15 +112,61 @@ def test_lone_surrogates(byte_tokenizer: Tokenizer, text: str) -> None:
         byte_tokenizer.encode(text)
 
 
-def test_no_tokenizer_in_the_file() -> None:
-    assert Tokenizer.from_header(Header("x.gguf", {}, {}, 0, 0)) is None
+def test_no_tokenizer_in_the_file(model_config: Callable[..., Any]) -> None:
+    assert Tokenizer.from_header(Header("x.gguf", {}, {}, 0, 0), model_config()) is None
 
 
 @pytest.mark.parametrize("stored", ["", "{}", "no json", '{"version":"1.0"}', 5, ["a"]])
-def test_an_unusable_tokenizer_in_the_file(stored: Any) -> None:
+def test_an_unusable_tokenizer_in_the_file(stored: Any, model_config: Callable[..., Any]) -> None:
     with pytest.raises(ModelFileError, match=f"{KEY}.*x.gguf") as caught:
-        Tokenizer.from_header(Header("x.gguf", {KEY: stored}, {}, 0, 0))
+        Tokenizer.from_header(Header("x.gguf", {KEY: stored}, {}, 0, 0), model_config())
     assert "\n" not in str(caught.value)
+
+
+def file_with(tokens: list[AddedToken]) -> Header:
+    """A file whose tokenizer has these added tokens from id 256 on."""
+    made = HuggingFaceTokenizer(WordLevel({f"w{i}": i for i in range(256)}, unk_token="w0"))
+    made.pre_tokenizer = Whitespace()
+    made.add_tokens(tokens)
+    return Header("x.gguf", {KEY: made.to_str()}, {}, 0, 0)
+
+
+def test_mask_and_end_are_control_tokens_whatever_the_tokenizer_says(
+    model_config: Callable[..., Any],
+) -> None:
+    plain = [AddedToken(text, special=False) for text in ("<mask>", "<end>", "<think>")]
+    tokenizer = Tokenizer.from_header(file_with(plain), model_config())
+    assert tokenizer is not None
+    assert not np.isin(tokenizer.encode("w1<mask>w2<end>"), (MASK, EOS)).any()
+    assert 258 in tokenizer.encode("w1<think>w2")  # everyone may write this one
+    assert tokenizer.decode(array([1, MASK, EOS])) == "w1"
+
+
+def test_holes_are_written_as_mask_tokens_where_the_canvas_is_the_prompt(
+    model_config: Callable[..., Any],
+) -> None:
+    special = [AddedToken(text, special=True) for text in ("<mask>", "<end>")]
+    config = model_config(canvas="in_place", canvas_length=4)
+    tokenizer = Tokenizer.from_header(file_with(special), config)
+    assert tokenizer is not None
+    ids = tokenizer.encode("w1<mask>w2<end>").tolist()
+    assert ids[:3] == [1, MASK, 2]
+    assert EOS not in ids
+
+
+class TestMissingBytes:
+    def test_are_left_out_with_a_warning(
+        self, byte_tokenizer_without: Callable[..., Tokenizer], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        tokenizer = byte_tokenizer_without(0x04, 0xC3)
+        assert tokenizer.missing_bytes == {0x04, 0xC3}
+        assert tokenizer.encode("ab").tolist() == [97, 98]
+        assert not caplog.records
+        assert tokenizer.encode("a\x04b").tolist() == [97, 98]
+        assert "no token for the bytes 0x04" in caplog.text
+
+    def test_of_a_whole_alphabet_there_are_none(self, byte_tokenizer: Tokenizer) -> None:
+        assert not byte_tokenizer.missing_bytes
 
 
 class TestTextStream:

@@ -15,6 +15,7 @@ constexpr int tile_rows = 2;
 constexpr int query_rows = 4;
 constexpr int dot_rows = 2;
 constexpr int dot_cols = 2;
+constexpr int burst_chains = 5;
 
 struct Lanes {
     __m256 a, b;
@@ -51,6 +52,12 @@ inline __m256 widen_bf16(__m128i halves) {
 }
 inline Lanes load_bf16(const uint16_t* p) {
     return {widen_bf16(load_halves(p)), widen_bf16(load_halves(p + 8))};
+}
+
+inline Lanes load_int8(const int8_t* p) {
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+    return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes)),
+            _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(bytes, 8)))};
 }
 
 struct HalfBuffer {
@@ -141,6 +148,9 @@ inline Lanes byte_as_float(Line x) {
 }
 
 inline Lanes to_float(IntLanes x) { return {_mm256_cvtepi32_ps(x.a), _mm256_cvtepi32_ps(x.b)}; }
+
+// Makes the compiler take the line for changed.
+inline void forget(Line& x) { asm volatile("" : "+x"(x.a), "+x"(x.b)); }
 
 // maddubs adds two unsigned * signed products in 16 bits, which 8-bit weights would overflow.
 // They are therefore made signed here (|w| * sign(w) a stays within +-32512), so that no zero

@@ -15,6 +15,7 @@ constexpr int tile_rows = 12;
 constexpr int query_rows = 8;
 constexpr int dot_rows = 4;
 constexpr int dot_cols = 4;
+constexpr int burst_chains = 12;
 
 using Lanes = __m512;
 using IntLanes = __m512i;
@@ -40,6 +41,10 @@ inline Lanes load_bf16(const uint16_t* p) {
 }
 inline Lanes load_bf16_first(const uint16_t* p, int n) {
     return widen_bf16(_mm256_maskz_loadu_epi16(first(n), p));
+}
+inline Lanes load_int8(const int8_t* p) {
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes));
 }
 inline void store(float* p, Lanes a) { _mm512_storeu_ps(p, a); }
 inline void store_first(float* p, Lanes a, int n) { _mm512_mask_storeu_ps(p, first(n), a); }
@@ -92,6 +97,9 @@ inline Lanes byte_as_float(Line a) {
 }
 
 inline Lanes to_float(IntLanes a) { return _mm512_cvtepi32_ps(a); }
+
+// Makes the compiler take the line for changed.
+inline void forget(Line& a) { asm volatile("" : "+v"(a)); }
 
 template <int bits>
 inline IntLanes start(int32_t folded) {

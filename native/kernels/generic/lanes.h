@@ -14,6 +14,7 @@ constexpr int tile_rows = 4;
 constexpr int query_rows = 4;
 constexpr int dot_rows = 2;
 constexpr int dot_cols = 2;
+constexpr int burst_chains = 4;
 
 struct Lanes {
     float v[16];
@@ -72,6 +73,9 @@ inline Lanes load_bf16(const uint16_t* p) {
 }
 inline Lanes load_bf16_first(const uint16_t* p, int n) {
     return each([=](int i) { return i < n ? float_of(uint32_t{p[i]} << 16) : 0.0f; });
+}
+inline Lanes load_int8(const int8_t* p) {
+    return each([p](int i) { return static_cast<float>(p[i]); });
 }
 inline void store(float* p, Lanes a) { std::memcpy(p, a.v, sizeof a.v); }
 inline void store_first(float* p, Lanes a, int n) {
@@ -152,6 +156,9 @@ template <int k>
 inline Lanes byte_as_float(Line a) {
     return each([&](int i) { return static_cast<float>(a.v[4 * i + k]); });
 }
+
+// Makes the compiler take the line for changed.
+inline void forget(Line& a) { asm volatile("" : "+m"(a)); }
 
 inline IntLanes splat_int(int32_t x) {
     IntLanes out;

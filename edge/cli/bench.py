@@ -1,0 +1,307 @@
+"""``edge bench``: how fast a denoising step is on this machine."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edge.cli.machine import cpu_name
+from edge.cli.options import (
+    COUNT,
+    activations_option,
+    json_option,
+    model_option,
+    threads_option,
+)
+from edge.cli.output import print_object, size_in_words, stderr_can_redraw, without_controls
+from edge.exit_codes import verbose_option
+
+if TYPE_CHECKING:
+    from edge.bench import Plan, Subject
+
+Show = Callable[[str], None]
+
+DEFAULT_TYPE = "q8_0"
+NO_NAME = ""
+IDLE_SECONDS = 0.2  # looking at what other programs take
+BUSY = 0.1
+PARTS = ("gemm", "attention", "quantize", "head", "other")
+
+
+def counts_from(low: int) -> Callable[..., tuple[int, ...] | None]:
+    """Read a list of whole numbers from ``low`` on, separated by commas."""
+
+    def read(
+        context: click.Context, parameter: click.Parameter, text: str | None
+    ) -> tuple[int, ...] | None:
+        words = [] if text is None else [word.strip() for word in text.split(",")]
+        if not all(re.fullmatch("[0-9]{1,9}", word) and int(word) >= low for word in words):
+            problem = f"{text!r} is not a list of whole numbers from {low} on, like 1,8,32"
+            raise click.BadParameter(problem, context, parameter)
+        return tuple(map(int, words)) or None
+
+    return read
+
+
+def known_shape(context: click.Context, parameter: click.Parameter, name: str | None) -> str | None:
+    """Refuse a name that is unknown or was left out, listing the known ones."""
+    if name is None:
+        return None
+    from edge.shapes import SHAPES
+
+    if name not in SHAPES:
+        problem = "no name is given" if name == NO_NAME else f"{name!r} is unknown"
+        raise click.BadParameter(f"{problem}; known: {', '.join(SHAPES)}", context, parameter)
+    return name
+
+
+@click.command(name="bench")
+@model_option
+@click.option(
+    "--shape",
+    metavar="NAME",
+    is_flag=False,
+    flag_value=NO_NAME,
+    callback=known_shape,
+    help="Random weights of a known model's sizes, to know its speed before a download; "
+    "without NAME: list the known ones.",
+)
+@click.option(
+    "--type",
+    type=click.Choice(["f32", "f16", "bf16", "q8_0", "q4_0"]),
+    help=f"Of the random weights.  [default: {DEFAULT_TYPE}]",
+)
+@click.option(
+    "--layers",
+    type=COUNT,
+    metavar="N",
+    help="Run only N layers of a shape that is too large; times are scaled to all of them.",
+)
+@click.option(
+    "--rows",
+    callback=counts_from(1),
+    metavar="N,...",
+    help="Active rows: tokens that a step computes.  [default: 1,8,32]",
+)
+@click.option(
+    "--context",
+    callback=counts_from(0),
+    metavar="N,...",
+    help="Cached positions before them.  [default: 0,256,1024, as far as the model goes]",
+)
+@click.option(
+    "--head-rows", type=COUNT, metavar="N", help="Most rows that the head evaluates (default: all)."
+)
+@click.option(
+    "--repeats", type=COUNT, metavar="N", default=10, show_default=True, help="Steps per figure."
+)
+@threads_option
+@activations_option
+@json_option
+@verbose_option
+def command(
+    model: str | None,
+    shape: str | None,
+    type: str | None,
+    layers: int | None,
+    rows: tuple[int, ...] | None,
+    context: tuple[int, ...] | None,
+    head_rows: int | None,
+    repeats: int,
+    threads: int | None,
+    activations: str,
+    json: bool,
+) -> None:
+    """Measure the speed of one denoising step on this machine.
+
+    For every number of active rows behind every length of an exactly cached
+    context: the median step and its parts, the 95th percentile, and how far
+    from the machine's own peak that is. Of a model file also a short answer:
+    forwards and tokens per second. A model with full attention caches nothing:
+    its step has the whole canvas as rows, and context 0.
+
+    \b
+    Examples:
+      edge bench
+      edge bench -m model.gguf --rows 4,32 --context 0,512 --json
+      edge bench --shape qwen3-0.6b --type q4_0
+      edge bench --shape sdar-8b --type q4_0 --layers 6
+    """
+    _refuse_contradictions(model, shape, type, layers)
+    options = {"threads": threads, "activations": activations}
+    lists = {"rows": rows, "contexts": context, "head_rows": head_rows, "repeats": repeats}
+    with _progress() as show:
+        if shape is None:
+            report = _bench_file(model, lists, options, show)
+        else:
+            report = _bench_shape(shape, type or DEFAULT_TYPE, layers, lists, options, show)
+    if json:
+        print_object(report)
+    else:
+        _print(report)
+
+
+def _refuse_contradictions(
+    model: str | None, shape: str | None, type: str | None, layers: int | None
+) -> None:
+    if shape is not None and model is not None:
+        problem = "--model and --shape exclude each other"
+    elif shape is None and (type or layers):
+        problem = f"{'--type' if type else '--layers'} goes with --shape only"
+    else:
+        return
+    raise click.UsageError(problem, click.get_current_context())
+
+
+def _bench_file(
+    model: str | None, lists: dict[str, Any], options: dict[str, Any], show: Show
+) -> dict[str, Any]:
+    from edge.bench import opened_file, plan_for, time_generation
+    from edge.model import inspect
+
+    info = inspect(model)
+    plan = plan_for(info.config.denoiser.context_length, **lists)
+    show("loading")
+    identity = {"name": info.name, "path": info.path, "sha256": info.file_sha256()}
+    with opened_file(info, plan, **options) as subject:
+        report = {**identity, "random_weights": False, **_measured(subject, plan, options, show)}
+    show("generating a short answer")
+    stats = time_generation(model, **options)
+    return {**report, "generation": asdict(stats), "peak_rss_bytes": stats.peak_rss_bytes}
+
+
+def _bench_shape(
+    name: str,
+    kind: str,
+    layers: int | None,
+    lists: dict[str, Any],
+    options: dict[str, Any],
+    show: Show,
+) -> dict[str, Any]:
+    from edge.bench import opened_shape, plan_for
+    from edge.shapes import SHAPES
+
+    shape = SHAPES[name]
+    plan = plan_for(shape.context_length, **lists)
+    written = 0
+
+    def advance(num_bytes: int) -> None:
+        nonlocal written
+        written += num_bytes
+        show(f"writing random weights: {size_in_words(written)}")
+
+    identity = {"name": name, "path": None, "sha256": None, "random_weights": True}
+    with opened_shape(shape, kind, plan, layers=layers, advance=advance, **options) as subject:
+        return {**identity, **_measured(subject, plan, options, show)}
+
+
+def _measured(subject: Subject, plan: Plan, options: dict[str, Any], show: Show) -> dict[str, Any]:
+    import psutil
+
+    from edge import __version__
+    from edge._native import measure_peak
+    from edge.bench import WARM_UPS, measure
+
+    show("measuring the machine")
+    others = psutil.cpu_percent(IDLE_SECONDS) / 100
+    peak = measure_peak(subject.backend.threads, subject.backend.isa)
+    measurements = []
+    for measurement in measure(subject, plan, peak):
+        measurements.append(asdict(measurement))
+        show(f"measured {len(measurements)} of {plan.num_measurements}")
+    return {
+        "type": subject.type,
+        "num_layers": subject.num_layers,
+        "measured_layers": subject.denoiser.num_layers,
+        "version": __version__,
+        "cpu": cpu_name(),
+        "isa": subject.backend.isa,
+        "threads": subject.backend.threads,
+        "activations": options["activations"],
+        "others_cpu_share": others,
+        "warm_ups": WARM_UPS,
+        "repeats": plan.repeats,
+        "int8_peak_gops": peak.int8_gops,
+        "float_peak_gops": peak.float_gops,
+        "measurements": measurements,
+        "generation": None,
+        "peak_rss_bytes": measurements[-1]["peak_rss_bytes"],
+    }
+
+
+@contextmanager
+def _progress() -> Iterator[Show]:
+    """Yield what shows a line on a terminal; nothing is redrawn while something is measured."""
+    if not stderr_can_redraw():
+        yield lambda _: None
+        return
+    from rich.console import Console
+    from rich.live import Live
+    from rich.text import Text
+
+    with Live(
+        console=Console(stderr=True),
+        auto_refresh=False,
+        transient=True,
+        redirect_stdout=False,
+        redirect_stderr=False,
+    ) as live:
+        yield lambda line: live.update(Text(line, style="dim"), refresh=True)
+
+
+def _print(report: dict[str, Any]) -> None:
+    weights = "random weights" if report["random_weights"] else f"sha256 {report['sha256'][:12]}"
+    click.echo(
+        f"{without_controls(report['name'])}, {report['type']}, {weights}; {report['cpu']}, "
+        f"{report['isa']}, {report['threads']} threads, {report['activations']} activations"
+    )
+    click.echo(
+        f"peak {report['int8_peak_gops']:.0f} int8 and {report['float_peak_gops']:.0f} float "
+        f"Gop/s; times in ms, each the median of {report['repeats']} steps"
+    )
+    if report["others_cpu_share"] >= BUSY:
+        click.echo(
+            f"other programs took {report['others_cpu_share']:.0%} of the processor just before: "
+            "expect better on a quiet machine"
+        )
+    if report["measured_layers"] != report["num_layers"]:
+        click.echo(f"{report['measured_layers']} layers measured, scaled to {report['num_layers']}")
+    click.echo("")
+    _print_table([_cells(measurement) for measurement in report["measurements"]])
+    click.echo("")
+    click.echo("of peak: rate of the linear layers (gemm) by the int8 peak")
+    click.echo("x best: the step's time by the least that both peaks allow")
+    if stats := report["generation"]:
+        click.echo(
+            f"a short answer: {stats['tokens']} tokens in {stats['nfe']} forwards, "
+            f"{stats['tokens_per_forward']:.2f} tokens per forward, "
+            f"{stats['tokens_per_s']:.1f} tokens/s"
+        )
+    click.echo(f"peak memory: {size_in_words(report['peak_rss_bytes'])}")
+
+
+def _cells(measurement: dict[str, Any]) -> dict[str, str]:
+    return {
+        "rows": str(measurement["rows"]),
+        "context": str(measurement["context"]),
+        "step": _ms(measurement["step_ms"]),
+        "p95": _ms(measurement["step_ms_p95"]),
+        **{part: _ms(measurement[f"{part}_ms"]) for part in PARTS},
+        "of peak": f"{measurement['gemm_peak_share']:.0%}",
+        "x best": f"{measurement['step_over_peak_time']:.1f}",
+    }
+
+
+def _print_table(rows: list[dict[str, str]]) -> None:
+    widths = {name: max(5, len(name), *(len(row[name]) for row in rows)) for name in rows[0]}
+    for row in ({name: name for name in widths}, *rows):
+        click.echo(" ".join(f"{row[name]:>{width}}" for name, width in widths.items()))
+
+
+def _ms(value: float) -> str:
+    return f"{value:.{3 if value < 1 else 2 if value < 10 else 1 if value < 100 else 0}f}"

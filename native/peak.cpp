@@ -1,0 +1,81 @@
+#include "peak.h"
+
+#include <time.h>
+
+#include <algorithm>
+#include <atomic>
+#include <numeric>
+#include <stdexcept>
+#include <thread>
+#include <vector>
+
+#include "dispatch.h"
+#include "thread_pool.h"
+
+namespace edge {
+namespace {
+
+constexpr int num_bursts = 50;
+constexpr int64_t burst_ns = 2'000'000;
+constexpr int64_t first_rounds = 4096;
+
+// With all weights 1 a round adds 1 to each sum, so that no number of rounds overflows it.
+constexpr int8_t activations[8] = {3, -5, 7, 9, -3, 5, -7, -8};
+
+// On this thread's own clock, which stands still while others have its core.
+int64_t thread_ns() {
+    timespec now{};
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+    return int64_t{now.tv_sec} * 1'000'000'000 + now.tv_nsec;
+}
+
+// Runs burst(rounds, out), whose rounds are `round_ops` operations, on every thread at once: cores
+// share power, and hardware threads a core. Returns the sum of their operations per nanosecond.
+template <typename Burst>
+double burst_rate(ThreadPool& pool, int64_t rounds, int64_t round_ops, Burst burst) {
+    const auto num_threads = static_cast<size_t>(pool.num_threads());
+    std::vector<double> rates(num_threads);
+    std::atomic<int> missing{pool.num_threads()};
+    pool.run(pool.num_threads(), [&](int64_t, int worker) {
+        --missing;
+        while (missing > 0) std::this_thread::yield();
+        float out[max_burst_chains * 16] = {};
+        const int64_t begin = thread_ns();
+        burst(rounds, out);
+        const int64_t elapsed = std::max<int64_t>(1, thread_ns() - begin);
+        rates[static_cast<size_t>(worker)] = static_cast<double>(rounds * round_ops) / elapsed;
+    });
+    return std::accumulate(rates.begin(), rates.end(), 0.0);
+}
+
+template <typename Burst>
+double best_rate(ThreadPool& pool, int64_t round_ops, Burst burst) {
+    const double guess = burst_rate(pool, first_rounds, round_ops, burst) / pool.num_threads();
+    const auto rounds = static_cast<int64_t>(burst_ns * guess / round_ops) + 1;
+    double best = 0.0;
+    for (int i = 0; i < num_bursts; ++i)
+        best = std::max(best, burst_rate(pool, rounds, round_ops, burst));
+    return best;
+}
+
+}  // namespace
+
+PeakRates measure_peak(int num_threads, const std::string& isa) {
+    if (num_threads < 1 || num_threads > 1024)
+        throw std::invalid_argument("threads must be between 1 and 1024");
+    const KernelTable& kernels = select_kernels(isa);
+    const int num_cpus = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+    ThreadPool pool(std::min(num_threads, num_cpus));
+    const int64_t lanes = kernels.burst_chains * 16;
+    const std::vector<uint8_t> weights(line_bytes, 1);
+    const auto int8 = [&](int64_t rounds, float* out) {
+        kernels.burst_int8(weights.data(), activations, rounds, out);
+    };
+    const auto floats = [&](int64_t rounds, float* out) {
+        kernels.burst_float(0.5f, 1.0f, rounds, out);
+    };
+    return {best_rate(pool, lanes * 2 * 4 * 2, int8),  // two dot products of four
+            best_rate(pool, lanes * 2, floats)};
+}
+
+}  // namespace edge
