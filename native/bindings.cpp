@@ -188,7 +188,6 @@ StepOutput step(Denoiser& denoiser, const IntArray& ids, const IntArray& positio
                 const IntArray& head_rows, KvCache* cache, bool store, int64_t num_stored,
                 const AttentionMask& mask, const HeadOptions& head, const IntArray& guidance_ids,
                 float guidance_scale, const CancelFlag* cancel, int64_t deadline_ns) {
-    Guidance guidance{to_vector(guidance_ids), guidance_scale};
     const StepInput input{to_vector(ids),
                           to_vector(positions),
                           to_vector(head_rows),
@@ -197,7 +196,7 @@ StepOutput step(Denoiser& denoiser, const IntArray& ids, const IntArray& positio
                           num_stored,
                           mask,
                           head,
-                          std::move(guidance),
+                          {to_vector(guidance_ids), guidance_scale},
                           cancel,
                           deadline_ns};
     const py::gil_scoped_release release;
@@ -330,15 +329,11 @@ void register_step_types(py::module_& m) {
              py::arg("bias_starts").noconvert() = IntArray(0),
              py::arg("bias_ids").noconvert() = IntArray(0),
              py::arg("bias_values").noconvert() = FloatArray(0));
-    const auto truncate = [](KvCache& c, int64_t from) { c.truncate(std::max<int64_t>(0, from)); };
     py::class_<KvCache>(m, "KvCache")
         .def(py::init(&make_cache), py::arg("denoiser"), py::arg("capacity"))
-        .def("truncate", truncate, py::arg("length"))
+        .def("truncate", &KvCache::truncate, py::arg("length"))
         .def("valid",
-             [](const KvCache& cache) {
-                 return py::array(py::dtype("bool"), static_cast<py::ssize_t>(cache.valid().size()),
-                                  cache.valid().data());
-             })
+             [](const KvCache& c) { return numeric_array(c.valid()).attr("view")("bool"); })
         .def("keys", cached<true>, py::arg("position"))
         .def("values", cached<false>, py::arg("position"));
     py::class_<StepOutput> output(m, "StepOutput");

@@ -30,7 +30,8 @@ public:
     void mark_valid(int64_t position) { valid_[static_cast<size_t>(position)] = 1; }
     // Forget every position from `length` on.
     void truncate(int64_t length) {
-        for (int64_t p = length; p < capacity_; ++p) valid_[static_cast<size_t>(p)] = 0;
+        for (int64_t p = length < 0 ? 0 : length; p < capacity_; ++p)
+            valid_[static_cast<size_t>(p)] = 0;
     }
 
 private:
