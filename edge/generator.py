@@ -121,10 +121,11 @@ class Generation:
             filled = yield from self._run_part(index, Part(*span, round_.num_steps), block)
             if filled == "cancelled":
                 round_.undo()
-            if filled != "complete":  # or an end token came up before the others were filled
                 return filled
+            if len(self._canvas.holes(*span)):  # a new end token came up before them
+                return "eos"
         self._settled = span[1]
-        return status
+        return status if self._eos_index() is None else "eos"
 
     def _refinable(self, index: int, status: str) -> tuple[int, int] | None:
         """(start, stop) of what may be remasked after a block: neither an end token nor beyond."""

@@ -339,12 +339,11 @@ void register_step_types(py::module_& m) {
     py::class_<StepOutput> output(m, "StepOutput");
     output.def_readonly("cancelled", &StepOutput::cancelled)
         .def_readonly("layers_done", &StepOutput::layers_done);
-    const auto add = [&](const char* name, auto get) { output.def_property_readonly(name, get); };
     const auto add_time = [&](const char* name, auto part) {
-        add(name, [part](const StepOutput& o) { return o.times.*part; });
+        output.def_property_readonly(name, [part](const StepOutput& o) { return o.times.*part; });
     };
     const auto add_column = [&](const char* name, auto field) {
-        add(name, [field](const StepOutput& o) { return column(o, field); });
+        output.def_property_readonly(name, [=](const StepOutput& o) { return column(o, field); });
     };
     add_time("gemm_ns", &StepTimes::gemm_ns);
     add_time("attention_ns", &StepTimes::attention_ns);

@@ -20,7 +20,7 @@ from edge.errors import RequestError
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 MASK = 245
-LENGTH = 40
+LENGTH = 56
 IDS = np.random.default_rng(7).integers(0, 38, LENGTH).astype(np.int32)
 BLOCK = {"attention": "block", "sampler": "low_confidence_dynamic"}
 FAMILIES = {

@@ -135,6 +135,23 @@ class TestRuns:
         assert run.result.ids == [20, 21]
         assert run.result.stats.remasked_tokens == 1
 
+    def test_an_end_token_behind_the_span_does_not_end_the_rounds(
+        self, scripted: Scripted, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def two_rounds(canvas: Canvas, _: Any, span: tuple[int, int], __: Any) -> Any:
+            for position in (1, 2):
+                positions = np.array([position], np.int32)
+                before = canvas.ids[positions]
+                canvas.remask(positions)
+                yield remask.Round(positions, 1, canvas, before)
+            assert span == (1, 3)
+
+        monkeypatch.setattr(remask, "rounds", two_rounds)
+        options = {**DYNAMIC, "eos": "stop"}
+        run = scripted([1], [20, 21, 257, 30, 40, 41, 42, 43], [0.95] * 8, **options)
+        assert (run.result.status, run.result.ids) == ("eos", [20, 21])
+        assert run.result.stats.remasked_tokens == 2
+
     @pytest.mark.parametrize("after", [3, 4, 5])
     def test_a_cancelled_round_leaves_the_finished_answer(
         self, scripted: Scripted, after: int
