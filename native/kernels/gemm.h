@@ -108,7 +108,9 @@ inline void store_columns(const OutputTile& out, int row, Lanes values) {
 
 // `step` consecutive k of one panel against R quantized rows; the sums are exact integers.
 template <int bits, int R, int step>
-inline void dot_step(const uint8_t* lines, const int8_t* activations, IntLanes (&acc)[R]) {
+inline void dot_step(const uint8_t* lines, const int8_t* activations, IntLanes (&sums)[R]) {
+    StepSums<bits> acc[R];
+    for (int r = 0; r < R; ++r) acc[r] = begin_step<bits>(sums[r]);
     for (int i = 0; i < step / depth_per_line<bits>; ++i) {
         const Line line = load_line(lines + i * line_bytes);
         if constexpr (bits == 8) {
@@ -122,6 +124,7 @@ inline void dot_step(const uint8_t* lines, const int8_t* activations, IntLanes (
             for (int r = 0; r < R; ++r) acc[r] = dot4<4>(acc[r], high, a + (R + r) * 4);
         }
     }
+    for (int r = 0; r < R; ++r) sums[r] = end_step<bits>(sums[r], acc[r]);
 }
 
 template <int bits, bool has_minima, int step, int R>

@@ -122,10 +122,10 @@ struct KernelTable {
     float (*maximum)(const float* x, int64_t count);  // -inf for none
     LogitMoments (*logit_moments)(const float* x, int64_t count);
 
-    // For measuring peak rates, on [burst_chains][16] accumulators. A round of int8 adds to every
-    // lane the dot products of its four weights (nibbles, [16][4]) with four activations and with
-    // the next four; chain c starts at c, and the caller keeps the sums within int32. A round of
-    // float is out = out * x + y.
+    // For measuring peak rates, on [burst_chains][16] accumulators. A round of int8 is a step of
+    // the depth: it adds to every lane, four times, the dot products of its four weights (nibbles,
+    // [16][4]) with four activations and with the next four; chain c starts at c, and the caller
+    // keeps the sums within int32. A round of float is out = out * x + y.
     int burst_chains;
     void (*burst_int8)(const uint8_t* weights, const int8_t* activations, int64_t rounds,
                        float* out);
