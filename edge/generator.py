@@ -6,13 +6,16 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edge import remask
 from edge.canvas import Block, RowStats
+from edge.credit import Credit
+from edge.early_stop import RULES, EarlyStop
 from edge.engine import Candidates, Engine, Session
 from edge.request import Part, Plan
 from edge.result import Commit, Done, Draft, Result, Stats
@@ -30,7 +33,7 @@ class _Tally:
     denoise_ns: int = 0
     first_text_ns: int | None = None
     forced_tokens: int = 0
-    confidences: list[float] = field(default_factory=list)
+    remasked_tokens: int = 0
 
 
 class Generation:
@@ -47,6 +50,8 @@ class Generation:
         self._options = plan.options
         self._session = self._open_session()
         self._tally = _Tally(started_ns)
+        self._confidence = np.full(len(plan.canvas), np.nan)  # of what was committed
+        self._settled = plan.canvas.output_start  # what stands before it is not remasked
         self._stream = TextStream(tokenizer)
 
     def run(self) -> Iterator[Draft | Commit | Done]:
@@ -67,14 +72,19 @@ class Generation:
             mask_is_a_token=options.reference,
         )
         return self._engine.open(
-            self._canvas, candidates, guidance_scale=options.guidance, cancel=options.cancel
+            self._canvas,
+            candidates,
+            guidance_scale=options.guidance,
+            cancel=options.cancel,
+            dual=self._plan.dual_cache(),
+            credit=Credit() if options.credit else None,
         )
 
     def _run_blocks(self) -> Generator[Draft | Commit, None, str]:
         blocks = self._plan.blocks
         carried = None
         prompt_end = blocks[0].origin
-        if self._diffusion.caches and prompt_end > 0:
+        if self._diffusion.caches and prompt_end > 0 and not self._plan.fused:
             carried = self._forward(partial(self._session.prefill, prompt_end), prefill=True)
             if carried is None:
                 return "cancelled"
@@ -82,6 +92,8 @@ class Generation:
             if carried is not None:
                 self._commit_carried(carried)
             status = yield from self._run_block(index)
+            if status != "cancelled" and self._options.remask == "conf":
+                status = yield from self._refine(index, status)
             if status != "complete":
                 return status
             if self._stores(index, block):
@@ -92,12 +104,47 @@ class Generation:
 
     def _stores(self, index: int, block: Block) -> bool:
         """The last block's keys and values serve nobody, but the published loops store it."""
-        if not self._diffusion.caches:
+        if not self._diffusion.caches or self._plan.fused:
             return False
         return index + 1 < len(self._plan.blocks) or (self._options.reference and block.whole)
 
+    def _refine(self, index: int, status: str) -> Generator[Draft | Commit, None, str]:
+        """Remask while steps are left: a block that is about to be stored, or the whole answer."""
+        span = self._refinable(index, status)
+        if span is None:
+            return status
+        block = Block(*span, span[0], whole=False) if not self._diffusion.caches else None
+        for round_ in remask.rounds(
+            self._canvas, self._confidence, span, partial(self._spare_steps, index)
+        ):
+            self._tally.remasked_tokens += len(round_.positions)
+            filled = yield from self._run_part(index, Part(*span, round_.num_steps), block)
+            if filled == "cancelled":
+                round_.undo()
+                return filled
+            if len(self._canvas.holes(*span)):  # a new end token came up before them
+                return "eos"
+        self._settled = span[1]
+        return status if self._eos_index() is None else "eos"
+
+    def _refinable(self, index: int, status: str) -> tuple[int, int] | None:
+        """(start, stop) of what may be remasked after a block: neither an end token nor beyond."""
+        block, caches = self._plan.blocks[index], self._diffusion.caches
+        if not caches and status == "complete" and index + 1 < len(self._plan.blocks):
+            return None
+        end = self._eos_index()
+        stop = block.stop if end is None else self._canvas.output_start + end
+        # The first token of a block may come from the forward that stored the one before.
+        start = block.start + self._diffusion.carries if caches else self._canvas.output_start
+        return (start, stop) if start < stop else None
+
+    def _spare_steps(self, index: int) -> int:
+        """Planned steps up to and with this block that were not needed."""
+        parts = [part for parts in self._plan.parts[: index + 1] for part in parts]
+        return sum(part.steps for part in parts) - self._tally.steps
+
     def _run_block(self, index: int) -> Generator[Draft | Commit, None, str]:
-        yield from self._commit_event(self._canvas.committed_prefix())
+        yield from self._commit_event(self._settled_prefix())
         for part in self._plan.parts[index]:
             if self._ends_early():
                 return "eos"
@@ -106,19 +153,27 @@ class Generation:
                 return status
         return "eos" if self._ends_after_block() else "complete"
 
-    def _run_part(self, index: int, part: Part) -> Generator[Draft | Commit, None, str]:
-        block = self._plan.blocks[index]
+    def _run_part(
+        self, index: int, part: Part, block: Block | None = None
+    ) -> Generator[Draft | Commit, None, str]:
+        block = block or self._plan.blocks[index]
+        early_stop = self._early_stop()
         num_holes = len(self._canvas.holes(part.start, part.stop))
         for step in range(self._num_iterations(part, num_holes)):
             holes = self._canvas.holes(part.start, part.stop)
             if not len(holes) and not self._runs_all_steps:
                 break
-            rows = self._forward(partial(self._session.denoise, block, holes))
+            fused_prefill = self._plan.fused and self._session.forwards == 0 and block.origin > 0
+            rows = self._forward(
+                partial(self._session.denoise, block, holes), prefill=fused_prefill
+            )
             if rows is None:
                 return "cancelled"
-            self._commit(rows, self._progress(part, step, num_holes, num_holes - len(holes)))
+            progress = self._progress(part, step, num_holes, num_holes - len(holes))
+            stops = early_stop is not None and early_stop.is_due(rows, progress)
+            self._commit(rows, progress, everything=stops)
             yield self._draft(index, rows)
-            yield from self._commit_event(self._canvas.committed_prefix())
+            yield from self._commit_event(self._settled_prefix())
             if self._ends_early():
                 return "eos"
         return "complete"
@@ -160,13 +215,18 @@ class Generation:
             self._tally.denoise_ns += spent
         return rows
 
-    def _commit(self, rows: RowStats, progress: BlockProgress) -> None:
+    def _early_stop(self) -> EarlyStop | None:
+        name = self._options.early_stop
+        return RULES[name]() if name in RULES else None
+
+    def _commit(self, rows: RowStats, progress: BlockProgress, *, everything: bool) -> None:
         sampler = self._plan.sampler
         ranked = self._with_late_eos(rows)
         chosen = sampler.choose(ranked, progress)
         if not self._options.reference:
             ruled = len(chosen)
             chosen = with_progress_floor(chosen, sampler.rank(ranked), progress)
+            chosen = np.arange(len(rows.positions)) if everything else chosen
             self._tally.forced_tokens += len(chosen) - ruled
         self._give(rows, chosen)
         self._tally.steps += 1
@@ -181,7 +241,7 @@ class Generation:
             rows.tokens[chosen],
             mask_is_a_token=self._options.reference,
         )
-        self._tally.confidences.extend(rows.confidence[chosen].tolist())
+        self._confidence[rows.positions[chosen]] = rows.confidence[chosen]
 
     def _with_late_eos(self, rows: RowStats) -> RowStats:
         """LLaDA's second rule against early ends: an end token is the least sure of all."""
@@ -216,6 +276,13 @@ class Generation:
         if self._options.on_step is not None:
             self._options.on_step(draft)
         return draft
+
+    def _settled_prefix(self) -> NDArray[np.int32]:
+        """The answer's committed beginning that will not be taken back."""
+        prefix = self._canvas.committed_prefix()
+        if self._options.remask == "none":
+            return prefix
+        return prefix[: self._settled - self._canvas.output_start]
 
     def _commit_event(self, prefix: NDArray[np.int32], *, at_end: bool = False) -> Iterator[Commit]:
         text, ids = self._stream.advance(self._before_eos(prefix), at_end=at_end)
@@ -268,9 +335,10 @@ class Generation:
         )
 
     def _stats(self, answer_length: int) -> Stats:
-        tally = self._tally
+        tally, dual = self._tally, self._session.dual
         elapsed_ns = time.monotonic_ns() - tally.started_ns
-        tokens = len(tally.confidences) if self._diffusion.in_place else answer_length
+        given = self._confidence[~np.isnan(self._confidence)]
+        tokens = len(given) if self._diffusion.in_place else answer_length
         first_ns = tally.first_text_ns
         return Stats(
             sampler=self._plan.sampler_name,
@@ -287,8 +355,11 @@ class Generation:
             prefill_ms=tally.prefill_ns / 1e6,
             denoise_ms=tally.denoise_ns / 1e6,
             forced_tokens=tally.forced_tokens,
-            mean_confidence=float(np.mean(tally.confidences)) if tally.confidences else None,
-            cache=self._engine.cache,
+            remasked_tokens=tally.remasked_tokens,
+            mean_confidence=float(given.mean()) if len(given) else None,
+            cache=self._session.cache,
+            refreshes=0 if dual is None else dual.num_refreshes,
+            cache_top1_disagreement=None if dual is None else dual.top1_disagreement,
             backend=self._engine.backend.name,
             isa=self._engine.backend.isa,
             threads=self._engine.backend.threads,

@@ -13,9 +13,14 @@ class Stats:
     """Figures of one request.
 
     ``nfe`` counts forwards, ``steps`` those that ended in a decision; ``tokens`` the tokens
-    given, ``forced_tokens`` those among them that only the progress floor committed;
+    given, ``forced_tokens`` those that only the progress floor or an early stop committed,
+    ``remasked_tokens`` how often one was put back to the mask to be decided anew;
     ``mean_confidence`` is over the committed tokens' probabilities (None when there are none).
-    Times are in ms; ``ttft_ms`` is the time to the first committed text. Without a latency
+    ``cache`` says what was reused: ``exact`` what cannot change, ``dual`` what may have. Then
+    ``refreshes`` counts the full forwards, and ``cache_top1_disagreement`` is the share of open
+    positions whose best candidate such a refresh changed (None when none was compared).
+    Times are in ms; ``prefill_ms`` is that of the forward that computes the prompt, which may be
+    the first step as well; ``ttft_ms`` is the time to the first committed text. Without a latency
     budget ``budget_ms`` and ``overshoot_ms`` are None.
     """
 
@@ -33,8 +38,11 @@ class Stats:
     prefill_ms: float
     denoise_ms: float
     forced_tokens: int
+    remasked_tokens: int
     mean_confidence: float | None
     cache: str
+    refreshes: int
+    cache_top1_disagreement: float | None
     backend: str
     isa: str
     threads: int

@@ -314,7 +314,9 @@ float* Denoiser::shadow_values(int64_t layer, int64_t row) {
 }
 
 void Denoiser::publish(const StepInput& input) {
-    for (size_t row = 0; row < input.positions.size(); ++row) {
+    const size_t count =
+        input.num_stored > 0 ? static_cast<size_t>(input.num_stored) : input.positions.size();
+    for (size_t row = 0; row < count; ++row) {
         const int64_t position = input.positions[row];
         for (int64_t layer = 0; layer < shape_.num_layers; ++layer) {
             const int64_t index = static_cast<int64_t>(row);

@@ -43,7 +43,8 @@ void KvCache::load(int64_t layer, int64_t position, float* key, float* value) co
 }
 
 void KvCache::truncate(int64_t length) {
-    for (int64_t p = length; p < capacity_; ++p) valid_[static_cast<size_t>(p)] = 0;
+    for (int64_t p = std::max<int64_t>(0, length); p < capacity_; ++p)
+        valid_[static_cast<size_t>(p)] = 0;
 }
 
 }  // namespace edge
