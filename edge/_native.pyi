@@ -54,6 +54,9 @@ class HeadOptions:
         draw: int = 0,
         top_k: int = 0,
         top_p: float = 1.0,
+        bias_starts: NDArray[np.int32] = ...,
+        bias_ids: NDArray[np.int32] = ...,
+        bias_values: NDArray[np.float32] = ...,
     ) -> None: ...
 
 class KvCache:
@@ -80,6 +83,12 @@ class StepOutput:
     def log_z(self) -> NDArray[np.float32]: ...
     @property
     def other_ns(self) -> int: ...
+    @property
+    def plain_log_z(self) -> NDArray[np.float32]: ...
+    @property
+    def plain_top1(self) -> NDArray[np.int32]: ...
+    @property
+    def plain_top1_logit(self) -> NDArray[np.float32]: ...
     @property
     def quantize_ns(self) -> int: ...
     @property
@@ -130,6 +139,7 @@ class Denoiser:
         *,
         cache: KvCache | None = None,
         store: bool = False,
+        num_stored: int = 0,
         mask: AttentionMask = ...,
         head: HeadOptions = ...,
         guidance_ids: NDArray[np.int32] = ...,

@@ -26,6 +26,7 @@ from edge.budget import (
 from edge.canvas import Block, Canvas, RowStats
 from edge.config import ModelConfig
 from edge.costs import Sample, StepCosts, guess
+from edge.dual_cache import DEFAULT_WINDOW, MAX_STEPS
 from edge.errors import BudgetError
 from edge.profile import Identity
 from edge.request import Part, Plan
@@ -230,15 +231,36 @@ class Pacer:
         block = self.plan.blocks[index]
         return self._price(block.stop - block.origin, block.origin, head_rows)
 
+    def _usual_step_ns(self, index: int, head_rows: int) -> float:
+        """A step that is not a block's first; with the dual cache most are cheaper than that."""
+        first_ns, options = self._step_ns(index, head_rows), self.plan.options
+        if options.cache != "dual":
+            return first_ns
+        block, length = self.plan.blocks[index], len(self.plan.canvas)
+        window = DEFAULT_WINDOW if options.cache_window is None else options.cache_window
+        rows = min(length, block.stop - block.start + 2 * window)
+        near_ns = self._price(rows, length - rows, head_rows)
+        return (first_ns + (MAX_STEPS - 1) * near_ns) / MAX_STEPS
+
+    def _fusing_ns(self, index: int) -> float:
+        """What storing everything before a block adds to its first step."""
+        block, holes = self.plan.blocks[index], self._holes(index)
+        start = self.plan.blocks[index - 1].origin if index else 0
+        return self._price(block.stop - start, start, holes) - self._step_ns(index, holes)
+
     def _store_ns(self, index: int) -> float:
         if not self._diffusion.caches or index + 1 >= len(self.plan.blocks):
             return 0.0
+        if self.plan.fused:
+            return self._fusing_ns(index + 1)
         return self._step_ns(index, int(self._diffusion.carries))
 
     def _prefill(self) -> Work:
         origin = self.plan.blocks[0].origin
         if not self._diffusion.caches or origin == 0:
             return Work()
+        if self.plan.fused:
+            return Work.of([self._fusing_ns(0)])
         return Work.of([self._costs.predict(origin, 0, int(self._diffusion.carries))])
 
     def _holes(self, index: int) -> int:
@@ -254,7 +276,7 @@ class Pacer:
         if (index, part) not in self._ahead:
             self._ahead = {(index, part): self._look_ahead(index, part)}
         present, *later = self._ahead[index, part]
-        return [replace(present, step_ns=self._step_ns(index, head_rows)), *later]
+        return [replace(present, step_ns=self._usual_step_ns(index, head_rows)), *later]
 
     def _look_ahead(self, index: int, part: int) -> list[Stretch]:
         parts = self.plan.parts
@@ -288,9 +310,10 @@ class Pacer:
             return 0
         return max(1, int(self._controller.limit_ns))
 
-    def is_over(self, index: int, holes: int) -> bool:
-        """Whether there is no time for a part's first step."""
-        step = Work.of([self._step_ns(index, holes)])
+    def is_over(self, index: int, holes: int, *, begins: bool) -> bool:
+        """Whether there is no time for a part's step, which may be the one that begins a block."""
+        fusing_ns = self._fusing_ns(index) if begins and self.plan.fused else 0.0
+        step = Work.of([self._step_ns(index, holes) + fusing_ns])
         return self.answered and not self._controller.fits(step)
 
     def looks_ahead(self, index: int, part: int, holes: int) -> bool:

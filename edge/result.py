@@ -15,13 +15,18 @@ class Stats:
 
     ``nfe`` counts forwards, ``steps`` those that ended in a decision; ``tokens`` the tokens
     given. ``forced_tokens`` are those among them that the rule alone would not have committed
-    yet: the progress floor did, or under a latency budget the clock, and then only those count
-    whose confidence is not above the threshold. ``mean_confidence`` and ``min_confidence`` are
-    over the committed tokens' probabilities, ``sampler_parameters`` what the rule worked with.
+    yet: the progress floor or an early stop did, or under a latency budget the clock, and then
+    only those count whose confidence is not above the threshold. ``mean_confidence`` and
+    ``min_confidence`` are over the committed tokens' probabilities, ``sampler_parameters`` what
+    the rule worked with; ``remasked_tokens`` is how often one was put back to the mask to be
+    decided anew. ``cache`` says what was reused: ``exact`` what cannot change, ``dual`` what may
+    have. Then ``refreshes`` counts the full forwards, and ``cache_top1_disagreement`` is the share
+    of open positions whose best candidate such a refresh changed (None when none was compared).
 
-    ``prefill_ms``, ``denoise_ms`` and ``store_ms`` are spent in forwards of that kind, ``head_ms``
-    the share of the head in them. ``ttfd_ms``, ``ttft_ms`` and ``t_first_block_ms`` are the times
-    to the first draft, the first committed text and the first whole block.
+    ``prefill_ms``, ``denoise_ms`` and ``store_ms`` are spent in forwards of that kind (the one
+    that computes the prompt may be the first step as well), ``head_ms`` is the head's share of
+    them. ``ttfd_ms``, ``ttft_ms`` and ``t_first_block_ms`` are the times to the first draft, the
+    first committed text and the first whole block.
 
     Of the latency budget, None without one: ``overshoot_ms`` is negative where time was left;
     ``predicted_ms`` was expected when the plan was made; ``min_budget_ms`` is the smallest
@@ -55,12 +60,15 @@ class Stats:
     step_ms_p50: float | None
     step_ms_p99: float | None
     forced_tokens: int
+    remasked_tokens: int
     mean_confidence: float | None
     min_confidence: float | None
     cost_u: float | None
     cost_v: float | None
     cost_source: str | None
     cache: str
+    refreshes: int
+    cache_top1_disagreement: float | None
     backend: str
     isa: str
     threads: int

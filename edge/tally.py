@@ -7,8 +7,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edge.backends.base import Backend
+from edge.engine import Session
 from edge.machine import peak_rss_bytes
 from edge.pacing import Pacer
 from edge.request import Plan
@@ -29,7 +31,7 @@ class Tally:
     first_text_ns: int | None = None
     first_block_ns: int | None = None
     forced_tokens: int = 0
-    confidences: list[float] = field(default_factory=list)
+    remasked_tokens: int = 0
 
     def forward(self, kind: str, spent_ns: int, head_ns: int) -> None:
         """Add a forward: ``prefill``, ``denoise`` or ``store``."""
@@ -47,23 +49,25 @@ class Tally:
         self,
         plan: Plan,
         backend: Backend,
+        session: Session,
         pacer: Pacer | None,
         *,
-        cache: str,
-        forwards: int,
+        confidences: NDArray[np.float64],
         tokens: int,
         clock: Callable[[], int],
     ) -> Stats:
         """The figures of the request, which ends now."""
         figures = {
-            **self._counts(plan, forwards, tokens),
+            **self._counts(plan, session.forwards, tokens),
+            **_of_the_cache(session),
             **self._times(),
             **_of_the_budget(pacer),
-            "cache": cache,
             "backend": backend.name,
             "isa": backend.isa,
             "threads": backend.threads,
             "peak_rss_bytes": peak_rss_bytes(),
+            "mean_confidence": float(confidences.mean()) if len(confidences) else None,
+            "min_confidence": float(confidences.min()) if len(confidences) else None,
         }
         # Last of all, so that hardly anything happens after the time that is reported.
         now_ns = clock()
@@ -86,8 +90,7 @@ class Tally:
             "tokens_per_forward": tokens / max(1, forwards),
             "tokens_per_step": tokens / max(1, self.steps),
             "forced_tokens": self.forced_tokens,
-            "mean_confidence": float(np.mean(self.confidences)) if self.confidences else None,
-            "min_confidence": min(self.confidences, default=None),
+            "remasked_tokens": self.remasked_tokens,
         }
 
     def _times(self) -> dict[str, Any]:
@@ -109,6 +112,15 @@ class Tally:
     def _step_ms(self, percentile: int) -> float | None:
         times = sorted(self.step_times_ns)
         return times[(len(times) - 1) * percentile // 100] / 1e6 if times else None
+
+
+def _of_the_cache(session: Session) -> dict[str, Any]:
+    dual = session.dual
+    return {
+        "cache": session.cache,
+        "refreshes": 0 if dual is None else dual.num_refreshes,
+        "cache_top1_disagreement": None if dual is None else dual.top1_disagreement,
+    }
 
 
 def _of_the_budget(pacer: Pacer | None) -> dict[str, Any]:

@@ -25,7 +25,8 @@ using IntArray = py::array_t<int32_t, py::array::c_style>;
 using FloatArray = py::array_t<float, py::array::c_style>;
 using ByteArray = py::array_t<uint8_t, py::array::c_style>;
 
-std::vector<int32_t> to_vector(const IntArray& array) {
+template <typename Value>
+std::vector<Value> to_vector(const py::array_t<Value, py::array::c_style>& array) {
     if (array.ndim() != 1) throw std::invalid_argument("a one-dimensional array is wanted");
     return {array.data(), array.data() + array.size()};
 }
@@ -184,14 +185,15 @@ std::unique_ptr<Denoiser> make_denoiser(std::shared_ptr<ModelFile> file, const D
 }
 
 StepOutput step(Denoiser& denoiser, const IntArray& ids, const IntArray& positions,
-                const IntArray& head_rows, KvCache* cache, bool store, const AttentionMask& mask,
-                const HeadOptions& head, const IntArray& guidance_ids, float guidance_scale,
-                const CancelFlag* cancel, int64_t deadline_ns) {
+                const IntArray& head_rows, KvCache* cache, bool store, int64_t num_stored,
+                const AttentionMask& mask, const HeadOptions& head, const IntArray& guidance_ids,
+                float guidance_scale, const CancelFlag* cancel, int64_t deadline_ns) {
     const StepInput input{to_vector(ids),
                           to_vector(positions),
                           to_vector(head_rows),
                           cache,
                           store,
+                          num_stored,
                           mask,
                           head,
                           {to_vector(guidance_ids), guidance_scale},
@@ -220,37 +222,37 @@ py::array_t<Field> column(const StepOutput& output, Field HeadRow::* field) {
 }
 
 template <bool keys>
-FloatArray cached(KvCache& cache, int64_t position) {
+FloatArray cached(const KvCache& cache, int64_t position) {
     if (position < 0 || position >= cache.capacity())
         throw py::index_error("position beyond the cache");
     FloatArray rows({cache.num_layers(), cache.width()});
-    for (int64_t layer = 0; layer < cache.num_layers(); ++layer)
-        std::copy_n(keys ? cache.key(layer, position) : cache.value(layer, position), cache.width(),
-                    rows.mutable_data() + layer * cache.width());
+    std::vector<float> others(static_cast<size_t>(cache.width()));
+    for (int64_t layer = 0; layer < cache.num_layers(); ++layer) {
+        float* row = rows.mutable_data() + layer * cache.width();
+        cache.load(layer, position, keys ? row : others.data(), keys ? others.data() : row);
+    }
     return rows;
 }
 
 std::unique_ptr<KvCache> make_cache(const Denoiser& denoiser, int64_t capacity) {
     if (capacity < 1 || capacity > denoiser.shape().context_length)
         throw std::invalid_argument("a cache's capacity is between 1 and the context length");
-    return std::make_unique<KvCache>(denoiser.shape().num_layers, denoiser.shape().kv_width(),
+    return std::make_unique<KvCache>(denoiser.shape().num_layers, denoiser.shape().attention,
                                      capacity);
 }
 
 py::dict limits_dict() {
-    py::dict all;
-    all["max_keys"] = limits::max_keys;
-    all["max_tensors"] = limits::max_tensors;
-    all["max_key_bytes"] = limits::max_key_bytes;
-    all["max_string_bytes"] = limits::max_string_bytes;
-    all["max_tokenizer_bytes"] = limits::max_tokenizer_bytes;
-    all["max_array_string_bytes"] = limits::max_array_string_bytes;
-    all["max_array_elements"] = limits::max_array_elements;
-    all["max_tensor_name_bytes"] = limits::max_tensor_name_bytes;
-    all["max_dimensions"] = limits::max_dimensions;
-    all["max_tensor_elements"] = limits::max_tensor_elements;
-    all["max_alignment"] = limits::max_alignment;
-    return all;
+    using namespace py::literals;
+    return py::dict("max_keys"_a = limits::max_keys, "max_tensors"_a = limits::max_tensors,
+                    "max_key_bytes"_a = limits::max_key_bytes,
+                    "max_string_bytes"_a = limits::max_string_bytes,
+                    "max_tokenizer_bytes"_a = limits::max_tokenizer_bytes,
+                    "max_array_string_bytes"_a = limits::max_array_string_bytes,
+                    "max_array_elements"_a = limits::max_array_elements,
+                    "max_tensor_name_bytes"_a = limits::max_tensor_name_bytes,
+                    "max_dimensions"_a = limits::max_dimensions,
+                    "max_tensor_elements"_a = limits::max_tensor_elements,
+                    "max_alignment"_a = limits::max_alignment);
 }
 
 void register_errors(py::module_& m) {
@@ -314,35 +316,36 @@ void register_step_types(py::module_& m) {
              py::arg("origin") = 0);
     py::class_<HeadOptions>(m, "HeadOptions")
         .def(py::init([](int64_t num_choices, std::vector<int32_t> forbidden, float temperature,
-                         uint64_t seed, uint32_t draw, int64_t top_k, float top_p) {
+                         uint64_t seed, uint32_t draw, int64_t top_k, float top_p,
+                         const IntArray& bias_starts, const IntArray& bias_ids,
+                         const FloatArray& bias_values) {
+                 LogitBias bias{to_vector(bias_starts), to_vector(bias_ids),
+                                to_vector(bias_values)};
                  return HeadOptions{
-                     num_choices, std::move(forbidden), temperature, seed, draw, top_k, top_p};
+                     num_choices, std::move(forbidden), temperature, seed, draw, top_k,
+                     top_p,       std::move(bias)};
              }),
              py::arg("num_choices") = 0, py::arg("forbidden") = std::vector<int32_t>{},
              py::arg("temperature") = 0.0f, py::arg("seed") = 0, py::arg("draw") = 0,
-             py::arg("top_k") = 0, py::arg("top_p") = 1.0f);
+             py::arg("top_k") = 0, py::arg("top_p") = 1.0f,
+             py::arg("bias_starts").noconvert() = IntArray(0),
+             py::arg("bias_ids").noconvert() = IntArray(0),
+             py::arg("bias_values").noconvert() = FloatArray(0));
     py::class_<KvCache>(m, "KvCache")
         .def(py::init(&make_cache), py::arg("denoiser"), py::arg("capacity"))
-        .def(
-            "truncate",
-            [](KvCache& cache, int64_t length) { cache.truncate(std::max<int64_t>(0, length)); },
-            py::arg("length"))
+        .def("truncate", &KvCache::truncate, py::arg("length"))
         .def("valid",
-             [](const KvCache& cache) {
-                 return py::array(py::dtype("bool"), static_cast<py::ssize_t>(cache.valid().size()),
-                                  cache.valid().data());
-             })
+             [](const KvCache& c) { return numeric_array(c.valid()).attr("view")("bool"); })
         .def("keys", cached<true>, py::arg("position"))
         .def("values", cached<false>, py::arg("position"));
     py::class_<StepOutput> output(m, "StepOutput");
     output.def_readonly("cancelled", &StepOutput::cancelled)
         .def_readonly("layers_done", &StepOutput::layers_done);
-    const auto add = [&](const char* name, auto get) { output.def_property_readonly(name, get); };
     const auto add_time = [&](const char* name, auto part) {
-        add(name, [part](const StepOutput& o) { return o.times.*part; });
+        output.def_property_readonly(name, [part](const StepOutput& o) { return o.times.*part; });
     };
     const auto add_column = [&](const char* name, auto field) {
-        add(name, [field](const StepOutput& o) { return column(o, field); });
+        output.def_property_readonly(name, [=](const StepOutput& o) { return column(o, field); });
     };
     add_time("gemm_ns", &StepTimes::gemm_ns);
     add_time("attention_ns", &StepTimes::attention_ns);
@@ -356,6 +359,9 @@ void register_step_types(py::module_& m) {
     add_column("sampled_logit", &HeadRow::sampled_logit);
     add_column("log_z", &HeadRow::log_z);
     add_column("entropy", &HeadRow::entropy);
+    add_column("plain_top1", &HeadRow::plain_top1);
+    add_column("plain_top1_logit", &HeadRow::plain_top1_logit);
+    add_column("plain_log_z", &HeadRow::plain_log_z);
 }
 
 void register_denoiser(py::module_& m) {
@@ -371,7 +377,7 @@ void register_denoiser(py::module_& m) {
         .def_property_readonly("isa", [](const Denoiser& d) { return std::string(d.isa()); })
         .def("step", step, py::arg("ids").noconvert(), py::arg("positions").noconvert(),
              py::arg("head_rows").noconvert(), py::kw_only(), py::arg("cache") = nullptr,
-             py::arg("store") = false, py::arg("mask") = AttentionMask{},
+             py::arg("store") = false, py::arg("num_stored") = 0, py::arg("mask") = AttentionMask{},
              py::arg("head") = HeadOptions{}, py::arg("guidance_ids").noconvert() = IntArray(0),
              py::arg("guidance_scale") = 0.0f, py::arg("cancel") = nullptr,
              py::arg("deadline_ns") = 0)

@@ -11,6 +11,7 @@
 
 #include "attention.h"
 #include "head.h"
+#include "key_blocks.h"
 #include "kv_cache.h"
 #include "layer.h"
 #include "linear.h"
@@ -59,7 +60,6 @@ private:
     void normalise(const Machine& machine, const std::vector<float>& weight,
                    const std::vector<int32_t>& rows, GroupSizes groups, const std::string& place);
     void plan_keys(const StepInput& input);
-    void collect_keys(int64_t layer, const StepInput& input);
     float* shadow_keys(int64_t layer, int64_t row);
     float* shadow_values(int64_t layer, int64_t row);
     void publish(const StepInput& input);

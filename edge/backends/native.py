@@ -10,15 +10,15 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import psutil
 from numpy.typing import NDArray
 
 from edge import _native
-from edge.backends.base import Mask, StepRequest
-from edge.canvas import RowStats
+from edge.backends.base import LogitBias, Mask, StepRequest
+from edge.canvas import RowLogits, RowStats
 from edge.config import DenoiserConfig
 from edge.errors import (
     ModelClosedError,
@@ -156,6 +156,7 @@ class NativeBackend:
             draw=draws.number,
             top_k=draws.top_k,
             top_p=draws.top_p,
+            **({} if request.bias is None else _native_bias(request.bias)),
         )
         guidance_ids = _NO_IDS if request.guidance_ids is None else request.guidance_ids
         with self._use() as denoiser, _own_errors(self._path):
@@ -165,6 +166,7 @@ class NativeBackend:
                 request.head_rows,
                 cache=cast("_native.KvCache | None", request.cache),
                 store=request.store,
+                num_stored=request.num_stored,
                 mask=_native_mask(request.mask),
                 head=head,
                 guidance_ids=guidance_ids,
@@ -212,6 +214,10 @@ def _native_mask(mask: Mask) -> _native.AttentionMask:
     return _native.AttentionMask(mask.kind, mask.block_length, mask.origin)
 
 
+def _native_bias(bias: LogitBias) -> dict[str, Any]:
+    return {"bias_starts": bias.starts, "bias_ids": bias.ids, "bias_values": bias.values}
+
+
 def _row_stats(request: StepRequest, output: _native.StepOutput) -> RowStats:
     log_z = output.log_z
     probability_of = np.exp(output.sampled_logit - log_z)
@@ -221,6 +227,15 @@ def _row_stats(request: StepRequest, output: _native.StepOutput) -> RowStats:
         confidence=probability_of,
         margin=np.exp(output.top1_logit - log_z) - np.exp(output.top2_logit - log_z),
         entropy=output.entropy,
+        logits=RowLogits(
+            output.top1,
+            output.top1_logit,
+            output.top2_logit,
+            log_z,
+            output.plain_top1,
+            output.plain_top1_logit,
+            output.plain_log_z,
+        ),
         head_ns=output.head_ns,
     )
 

@@ -69,6 +69,9 @@ def known_sampler(
 @click.option(
     "--threshold", type=float, metavar="X", help="Confidence from which a sampler commits."
 )
+@click.option(
+    "--segment-threshold", type=float, metavar="X", help="Of hierarchical, per run of holes."
+)
 @click.option("--factor", type=float, metavar="X", help="Of the sampler factor.")
 @click.option("--entropy-bound", type=float, metavar="NATS", help="Of entropy_bounded.")
 @click.option(
@@ -95,6 +98,36 @@ def known_sampler(
     default="stop",
     show_default=True,
     help="End tokens end the answer, are committed last, or never.",
+)
+@click.option(
+    "--early-stop",
+    type=click.Choice(["none", "stable", "schedule"]),
+    default="none",
+    show_default=True,
+    help="Fill the rest of a block once its candidates stay, or their logits are far apart.",
+)
+@click.option(
+    "--remask",
+    type=click.Choice(["none", "conf"]),
+    default="none",
+    show_default=True,
+    help="Spend planned steps left over on deciding the least sure tokens anew.",
+)
+@click.option("--credit", is_flag=True, help="Commit candidates that stay first sooner.")
+@click.option(
+    "--cache",
+    type=click.Choice(["exact", "dual"]),
+    default="exact",
+    show_default=True,
+    help="Reuse what cannot change, or (full attention) nearly all: faster, approximate.",
+)
+@click.option(
+    "--cache-window", type=COUNT, metavar="N", help="Tokens beside the block that dual computes."
+)
+@click.option(
+    "--fused/--no-fused",
+    default=None,
+    help="Store a finished block in the next one's first forward (default: where exact).",
 )
 @click.option(
     "--seed", type=int, metavar="N", default=0, show_default=True, help="For temperatures above 0."
@@ -239,7 +272,7 @@ def _stats_line(stats: Stats) -> str:
     return (
         f"{stats.steps} steps, {stats.nfe} forwards, {stats.tokens} tokens, "
         f"{_time_in_words(stats)}, {stats.tokens_per_s:.0f} tokens/s, "
-        f"peak {size_in_words(stats.peak_rss_bytes)}"
+        f"peak {size_in_words(stats.peak_rss_bytes)}{_approximations(stats)}"
     )
 
 
@@ -252,6 +285,14 @@ def _time_in_words(stats: Stats) -> str:
         f"{stats.elapsed_ms:.0f} of {stats.budget_ms:.0f} ms ({rest}), "
         f"{stats.forced_tokens} tokens forced below the threshold"
     )
+
+
+def _approximations(stats: Stats) -> str:
+    if stats.cache == "exact":
+        return ""
+    changed = stats.cache_top1_disagreement
+    share = "" if changed is None else f", which changed {changed:.1%} of the candidates"
+    return f", {stats.cache} cache with {stats.refreshes} refreshes{share}"
 
 
 def _verdict(model: Model, result: Result) -> None:

@@ -75,18 +75,28 @@ struct QuantizedRowSink {
     int32_t* sums;
 };
 
+constexpr int block_keys = 16;
+constexpr uint32_t all_valid = 0xFFFF;
+
+// Sixteen keys [head_dim][16] and values [16][value_stride]. A place whose bit in `valid` is not
+// set holds no key; its numbers are finite.
+struct KeyBlock {
+    const float* keys;
+    const float* values;
+    uint32_t valid;
+};
+
 struct AttentionTile {
     const float* const* queries;  // [rows] pointers to [head_dim]
     float* const* outputs;        // [rows] pointers to [head_dim]
-    const int32_t* visible;       // [rows] keys 0..visible-1 are attended
+    const int32_t* visible;       // [rows] the valid ones of places 0..visible-1 are attended
     int rows;
-    const float* keys;     // [ceil(num_keys / 16)][head_dim][16]
-    const float* values;   // [num_keys][value_stride], padded with zeros
-    int64_t value_stride;  // head_dim rounded up to 16
+    const KeyBlock* blocks;  // [ceil(largest visible / 16)]
+    int64_t value_stride;    // head_dim rounded up to 16
     int64_t head_dim;
     float scale;
     float* scores;         // scratch, [rows][score_stride]
-    int64_t score_stride;  // num_keys rounded up to 16
+    int64_t score_stride;  // at least the places of all blocks
 };
 
 // Of some logits x: their maximum, the sum of e = exp(x - maximum), the sum of (x - maximum) * e.
@@ -122,10 +132,10 @@ struct KernelTable {
     float (*maximum)(const float* x, int64_t count);  // -inf for none
     LogitMoments (*logit_moments)(const float* x, int64_t count);
 
-    // For measuring peak rates, on [burst_chains][16] accumulators. A round of int8 adds to every
-    // lane the dot products of its four weights (nibbles, [16][4]) with four activations and with
-    // the next four; chain c starts at c, and the caller keeps the sums within int32. A round of
-    // float is out = out * x + y.
+    // For measuring peak rates, on [burst_chains][16] accumulators. A round of int8 is a step of
+    // the depth: it adds to every lane, four times, the dot products of its four weights (nibbles,
+    // [16][4]) with four activations and with the next four; chain c starts at c, and the caller
+    // keeps the sums within int32. A round of float is out = out * x + y.
     int burst_chains;
     void (*burst_int8)(const uint8_t* weights, const int8_t* activations, int64_t rounds,
                        float* out);

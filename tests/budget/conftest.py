@@ -104,7 +104,8 @@ class Timed:
         at = request.head_rows
         tokens, confidence = self.denoise(request.ids, request.positions)
         chosen = confidence[at].astype(np.float32)
-        return RowStats(request.positions[at], tokens[at], chosen, chosen, 1 - chosen, head_ns)
+        rows = RowStats(request.positions[at], tokens[at], chosen, chosen, 1 - chosen)
+        return replace(rows, head_ns=head_ns)
 
     def new_cache(self, capacity: int) -> Cache:
         return [capacity]

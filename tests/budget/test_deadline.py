@@ -80,6 +80,7 @@ def planned(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     seed=st.integers(0, 999),
     on_tight=st.sampled_from(["shorten", "coarse"]),
     sampler=st.sampled_from(["low_confidence_static", "low_confidence_dynamic", "factor"]),
+    more=st.sampled_from([{}, {"early_stop": "stable"}, {"fused": False}, {"cache": "dual"}]),
 )
 def test_what_is_promised_is_kept(
     timed: Timed,
@@ -90,8 +91,11 @@ def test_what_is_promised_is_kept(
     seed: int,
     on_tight: str,
     sampler: str,
+    more: dict[str, Any],
 ) -> None:
     planned.clear()
+    if ("cache" in more) != (kind == "full"):
+        more = {}
     run = ask(
         timed,
         kind,
@@ -99,6 +103,7 @@ def test_what_is_promised_is_kept(
         noise=jitter(seed, sigma),
         on_tight=on_tight,
         sampler=sampler,
+        **more,
     )
     result, stats = run.result, run.result.stats
     wanted = 40 if kind == "in_place" else 100
@@ -220,23 +225,37 @@ class TestWithoutAProfile:
 
 class TestTight:
     def test_shortened_by_whole_blocks(self, timed: Timed) -> None:
-        run = ask(timed, "block", budget_ms=400)
+        run = ask(timed, "block", budget_ms=400, fused=False)
         assert run.result.status == "shortened"
         assert not run.result.complete
         assert len(run.result.ids) in (32, 64)
 
     @pytest.mark.parametrize("kind", ["block", "absolute", "shifted", "causal_context"])
     def test_coarse_keeps_the_length(self, timed: Timed, kind: str) -> None:
-        short = ask(timed, kind, budget_ms=450)
-        coarse = ask(timed, kind, budget_ms=450, on_tight="coarse")
+        fused = None if kind in ("shifted", "causal_context") else False
+        short = ask(timed, kind, budget_ms=450, fused=fused)
+        coarse = ask(timed, kind, budget_ms=450, on_tight="coarse", fused=fused)
         assert (short.result.status, coarse.result.status) == ("shortened", "complete")
         assert len(coarse.result.ids) == 100
         assert not coarse.missed
 
     def test_blocks_denoised_at_once_see_what_blocks_see(self, timed: Timed) -> None:
-        run = ask(timed, "block", budget_ms=450, on_tight="coarse")
+        run = ask(timed, "block", budget_ms=450, on_tight="coarse", fused=False)
         masks = {(len(r.ids), r.mask.kind) for r in run.backend.requests if len(r.head_rows)}
         assert (100, "block") in masks
+
+    def test_storing_with_the_next_block_s_first_step_is_cheaper(self, timed: Timed) -> None:
+        fused, apart = (ask(timed, "block", budget_ms=1500, fused=f).result for f in (None, False))
+        assert fused.stats.store_ms == 0
+        assert apart.stats.store_ms > 0
+        assert fused.stats.steps > apart.stats.steps
+
+    def test_approximate_reuse_gives_more_steps(self, timed: Timed) -> None:
+        exact, dual = (
+            ask(timed, "full", budget_ms=4000, cache=c).result for c in ("exact", "dual")
+        )
+        assert dual.stats.steps > exact.stats.steps
+        assert dual.stats.cache == "dual"
 
     def test_full_attention_fills_what_has_no_step_of_its_own(self, timed: Timed) -> None:
         run = ask(timed, "full", budget_ms=700)
@@ -278,7 +297,7 @@ class TestStopped:
 
     def test_a_stopped_store_leaves_whole_blocks(self, timed: Timed) -> None:
         noise = iter([1.0, 1.0, 3.5])
-        run = ask(timed, "block", budget_ms=330, noise=noise)
+        run = ask(timed, "block", budget_ms=330, noise=noise, fused=False)
         assert run.backend.stopped == [False, False, True]
         assert run.result.status == "shortened"
         assert len(run.result.ids) == 32
@@ -344,6 +363,7 @@ def test_every_figure_of_the_budget_is_there(timed: Timed) -> None:
     [
         ({"budget_ms": 5, "deadline": 5.0}, "budget_ms and deadline"),
         ({"budget_ms": 5, "reference": True}, "reference"),
+        ({"budget_ms": 5, "remask": "conf"}, "remask"),
         ({"budget_ms": 0}, "budget_ms is 0"),
         ({"budget_ms": float("nan")}, "budget_ms is nan"),
         ({"budget_ms": "5"}, "budget_ms is '5'"),

@@ -67,6 +67,7 @@ def cell(timed: Timed, share: float, count: int, *, polls: bool) -> dict[str, fl
             max_tokens=BLOCKS * LENGTH,
             sampler="low_confidence_dynamic",
             config={"eos_ids": ()},
+            fused=False,
             costs=costs(),
             noise=noise(random, share * FULL_MS),
             denoise=surrogate(random),

@@ -83,6 +83,17 @@ def test_guidance_and_drawn_tokens_have_a_budget_too(
     assert hurried.ids == free.ids
 
 
+@pytest.mark.parametrize("options", [{"cache": "dual"}, {"credit": True, "early_stop": "stable"}])
+def test_reuse_credit_and_early_stops_have_a_budget_too(
+    model_file: Callable[[str], Path], options: dict[str, Any]
+) -> None:
+    with edge.load(model_file("llada"), threads=1) as model:
+        for budget_ms in BUDGETS_MS:
+            result = model.generate_ids(PROMPT, max_tokens=64, budget_ms=budget_ms, **options)
+            assert model.config.diffusion.mask_token_id not in result.ids
+        assert result.status in ("complete", "eos")
+
+
 def test_a_deadline_is_an_instant_of_the_monotonic_clock() -> None:
     puzzle = "53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79"
     with edge.load(threads=1) as model:

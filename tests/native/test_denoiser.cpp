@@ -90,7 +90,7 @@ void check_cache(const File& file) {
     StepInput whole = first_positions(20);
     whole.mask.kind = AttentionMask::Kind::causal;
     const auto expected = denoiser.step(whole).rows;
-    KvCache cache(shape.num_layers, shape.kv_width(), 64);
+    KvCache cache(shape.num_layers, shape.attention, 64);
     StepInput prefix = first_positions(12);
     prefix.mask = whole.mask;
     prefix.cache = &cache;
@@ -108,14 +108,14 @@ void check_cache(const File& file) {
 void check_cancelling(const File& file) {
     current_case = "a cancelled step";
     Denoiser denoiser(file, shape, 2, Activations::int8, "");
-    KvCache cache(shape.num_layers, shape.kv_width(), 64);
+    KvCache cache(shape.num_layers, shape.attention, 64);
     CancelFlag cancel{true};
     StepInput input = first_positions(8);
     input.cache = &cache;
     input.store = true;
     input.cancel = &cancel;
     check(denoiser.step(input).cancelled, "does not stop");
-    check(!cache.is_valid(0), "publishes keys of an unfinished step");
+    check(cache.valid()[0] == 0, "publishes keys of an unfinished step");
     cancel = false;
     input.deadline_ns = 1;
     check(denoiser.step(input).cancelled, "does not stop at the deadline");
