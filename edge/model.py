@@ -72,6 +72,11 @@ class ModelInfo:
         """The file's ``general.architecture``."""
         return self.config.denoiser.architecture
 
+    @property
+    def bits_per_weight(self) -> float:
+        """Mean bits that one weight takes."""
+        return 8 * sum(size for _, size in self.types.values()) / max(1, self.num_parameters)
+
     def file_sha256(self) -> str:
         """SHA-256 of the whole file, computed now."""
         digest = hashlib.sha256()

@@ -13,6 +13,7 @@
 #include "errors.h"
 #include "model_limits.h"
 #include "model_file.h"
+#include "own_types.h"
 #include "peak.h"
 #include "quantize.h"
 
@@ -31,25 +32,13 @@ std::vector<Value> to_vector(const py::array_t<Value, py::array::c_style>& array
     return {array.data(), array.data() + array.size()};
 }
 
-TensorType known_type(const std::string& name, bool (*is_known)(TensorType)) {
-    const TypeLayout* layout = find_type(name);
-    if (layout == nullptr || !is_known(layout->type))
-        throw std::invalid_argument("'" + name + "' is no type that this can be done with");
-    return layout->type;
-}
-
-int64_t stored_row_bytes(TensorType type, int64_t cols) {
-    const auto bytes = row_bytes(layout_of(type), static_cast<uint64_t>(cols));
-    if (!bytes) throw std::invalid_argument("the type's group size does not divide the columns");
-    return static_cast<int64_t>(*bytes);
-}
-
-ByteArray quantize(const std::string& type_name, const FloatArray& values) {
-    const TensorType type = known_type(type_name, can_quantize);
+ByteArray quantize(const std::string& type_name, const FloatArray& values, int64_t group_size,
+                   bool has_minima) {
     if (values.ndim() != 2) throw std::invalid_argument("values must be [rows, cols]");
     const int64_t rows = values.shape(0);
     const int64_t cols = values.shape(1);
-    const int64_t size = stored_row_bytes(type, cols);
+    const StoredType type = writable_type(type_name, cols, group_size, has_minima);
+    const auto size = static_cast<int64_t>(*row_bytes(type, static_cast<uint64_t>(cols)));
     ByteArray stored({rows, size});
     auto* out = reinterpret_cast<std::byte*>(stored.mutable_data());
     const float* in = values.data();
@@ -59,10 +48,10 @@ ByteArray quantize(const std::string& type_name, const FloatArray& values) {
     return stored;
 }
 
-FloatArray dequantize(const std::string& type_name, const ByteArray& stored, int64_t cols) {
-    const TensorType type = known_type(type_name, can_dequantize);
-    if (cols < 1) throw std::invalid_argument("cols must be positive");
-    const int64_t size = stored_row_bytes(type, cols);
+FloatArray dequantize(const std::string& type_name, const ByteArray& stored, int64_t cols,
+                      int64_t group_size, bool has_minima) {
+    const StoredType type = readable_type(type_name, cols, group_size, has_minima);
+    const auto size = static_cast<int64_t>(*row_bytes(type, static_cast<uint64_t>(cols)));
     if (stored.ndim() != 2 || stored.shape(1) != size)
         throw std::invalid_argument("stored must be [rows, " + std::to_string(size) + "]");
     const int64_t rows = stored.shape(0);
@@ -285,9 +274,11 @@ void register_files(py::module_& m) {
     py::class_<TensorInfo>(m, "TensorInfo")
         .def_readonly("name", &TensorInfo::name)
         .def_property_readonly(
-            "type", [](const TensorInfo& t) { return std::string(layout_of(t.type).name); })
+            "type", [](const TensorInfo& t) { return std::string(layout_of(t.type.id).name); })
         .def_property_readonly("shape",
                                [](const TensorInfo& t) { return py::tuple(py::cast(t.shape)); })
+        .def_property_readonly("group_size", [](const TensorInfo& t) { return t.type.group_size; })
+        .def_property_readonly("has_minima", [](const TensorInfo& t) { return t.type.has_minima; })
         .def_readonly("offset", &TensorInfo::offset)
         .def_readonly("num_bytes", &TensorInfo::num_bytes);
     py::class_<ModelFile, std::shared_ptr<ModelFile>>(m, "ModelFile")
@@ -300,9 +291,10 @@ void register_files(py::module_& m) {
                                [](const ModelFile& f) { return f.header().data_offset; })
         .def_property_readonly("alignment", [](const ModelFile& f) { return f.header().alignment; })
         .def("read_rows", read_rows, py::arg("name"), py::arg("first"), py::arg("count"));
-    m.def("quantize", quantize, py::arg("type"), py::arg("values").noconvert());
-    m.def("dequantize", dequantize, py::arg("type"), py::arg("stored").noconvert(),
-          py::arg("cols"));
+    m.def("quantize", quantize, py::arg("type"), py::arg("values").noconvert(),
+          py::arg("group_size") = 0, py::arg("has_minima") = false);
+    m.def("dequantize", dequantize, py::arg("type"), py::arg("stored").noconvert(), py::arg("cols"),
+          py::arg("group_size") = 0, py::arg("has_minima") = false);
     m.def("limits", limits_dict);
 }
 

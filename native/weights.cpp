@@ -22,12 +22,13 @@ WeightMatrix::WeightMatrix(const ModelFile& file, const TensorInfo& tensor, Thre
     : num_outputs_(static_cast<int64_t>(tensor.rows())),
       depth_(static_cast<int64_t>(tensor.cols())),
       code_(find_group_code(tensor.type)),
+      row_bytes_(static_cast<int64_t>(tensor.num_bytes / tensor.rows())),
       data_(file.bytes_of(tensor)) {
-    if (code_ != nullptr) {
+    if (code_) {
         pack(pool);
         return;
     }
-    switch (tensor.type) {
+    switch (tensor.type.id) {
         case TensorType::f32: format_ = FloatFormat::f32; return;
         case TensorType::f16: format_ = FloatFormat::f16; return;
         case TensorType::bf16: format_ = FloatFormat::bf16; return;
@@ -63,27 +64,24 @@ void WeightMatrix::pack(ThreadPool& pool) {
 }
 
 void WeightMatrix::pack_panel(int64_t index) {
-    const TypeLayout& layout = layout_of(code_->type);
-    const int64_t blocks = depth_ / layout.group_size;
     UnpackedBlock block{};
     for (int column = 0; column < panel_cols; ++column) {
         const int64_t output = index * panel_cols + column;
         if (output >= num_outputs_) return;
-        for (int64_t b = 0; b < blocks; ++b) {
-            code_->unpack(data_ + (output * blocks + b) * layout.group_bytes, block);
-            place(block, b * layout.group_size, index, column);
+        for (int64_t b = 0; b < depth_ / code_->block; ++b) {
+            unpack_block(*code_, data_ + output * row_bytes_, b, block);
+            place(block, b * code_->block, index, column);
         }
     }
 }
 
 void WeightMatrix::place(const UnpackedBlock& block, int64_t first_k, int64_t panel, int column) {
-    const auto count = static_cast<int>(layout_of(code_->type).group_size);
     uint8_t* lines = lines_.data() + (panel * depth_ + first_k) * panel_cols * code_->bits / 8;
-    spread(block.weights, count, code_->bits, lines, column);
+    spread(block.weights, code_->block, code_->bits, lines, column);
     const auto store = [&](Scales& scales, const uint16_t* halves, const int8_t* whole) {
         const int64_t group = panel * num_groups() + first_k / code_->group;
         const int64_t half = code_->is_fine ? panel * num_halves() + first_k / max_block : group;
-        const int per_block = count / code_->group;
+        const int per_block = code_->groups_per_block();
         for (int i = 0; i < (code_->is_fine ? 1 : per_block); ++i)
             scales.halves[static_cast<size_t>((half + i) * panel_cols + column)] = halves[i];
         for (int i = 0; code_->is_fine && i < per_block; ++i)

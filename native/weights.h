@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "group_codes.h"
@@ -14,7 +15,12 @@ namespace edge {
 // Which sums of activations quantized weights need: a bit per size of a group, none for weights
 // that take float activations.
 using GroupSizes = uint32_t;
-inline GroupSizes group_bit(int64_t group) { return static_cast<GroupSizes>(group / sum_step); }
+constexpr GroupSizes whole_row = GroupSizes{1} << 31;
+// `group` is 16, 32, 64 ... 256; any other size is that of a whole row.
+inline GroupSizes group_bit(int64_t group) {
+    const bool is_usual = group <= max_block && (group & (group - 1)) == 0;
+    return is_usual ? static_cast<GroupSizes>(group / sum_step) : whole_row;
+}
 
 // Float weights stay where they are in the read-only mapping; quantized ones are interleaved into
 // panels once (kernels.h says how). [num_outputs, depth].
@@ -26,7 +32,7 @@ public:
     int64_t num_outputs() const { return num_outputs_; }
     int64_t depth() const { return depth_; }
     int64_t num_panels() const { return (num_outputs_ + panel_cols - 1) / panel_cols; }
-    bool is_quantized() const { return code_ != nullptr; }
+    bool is_quantized() const { return code_.has_value(); }
     int bits() const { return code_->bits; }                                   // quantized
     GroupSizes groups() const { return code_ ? group_bit(code_->group) : 0; }  // for LinearInput
 
@@ -50,8 +56,9 @@ private:
 
     int64_t num_outputs_;
     int64_t depth_;
-    const GroupCode* code_ = nullptr;
+    std::optional<GroupCode> code_;
     FloatFormat format_ = FloatFormat::f32;
+    int64_t row_bytes_;
     const std::byte* data_;
     std::vector<uint8_t> lines_;
     Scales scales_;
