@@ -11,6 +11,7 @@
 #include "denoiser.h"
 #include "dispatch.h"
 #include "errors.h"
+#include "from_words.h"
 #include "model_limits.h"
 #include "model_file.h"
 #include "own_types.h"
@@ -97,6 +98,11 @@ py::dict tensors_of(const ModelFile& file) {
     return tensors;
 }
 
+py::tuple identity_of(const ModelFile& file) {
+    const FileIdentity& id = file.identity();
+    return py::make_tuple(id.inode, id.modified_ns, id.changed_ns);
+}
+
 FloatArray read_rows(const ModelFile& file, const std::string& name, int64_t first, int64_t count) {
     const TensorInfo* tensor = file.find(name);
     if (tensor == nullptr) throw py::key_error(name);
@@ -115,62 +121,27 @@ FloatArray read_rows(const ModelFile& file, const std::string& name, int64_t fir
     return values;
 }
 
-AttentionMask make_mask(const std::string& kind, int64_t block_length, int64_t origin) {
-    constexpr int64_t most = int64_t{1} << 28;  // so that no position plus a block can wrap
-    using Kind = AttentionMask::Kind;
-    const bool in_range = std::abs(origin) <= most && block_length <= most;
-    if (kind == "full") return {Kind::full, 0, 0};
-    if (kind == "causal") return {Kind::causal, 0, 0};
-    if (kind == "causal_context" && in_range) return {Kind::causal_context, 0, origin};
-    if (kind == "block" && in_range && block_length > 0) return {Kind::block, block_length, origin};
-    throw std::invalid_argument(
-        "a mask is 'full', 'causal', 'causal_context' with an origin, or 'block' with a positive "
-        "block_length; neither above 2^28");
-}
-
-Activations make_activations(const std::string& name) {
-    if (name == "int8") return Activations::int8;
-    if (name == "f32") return Activations::f32;
-    throw std::invalid_argument("activations are 'int8' or 'f32', not '" + name + "'");
-}
-
-RopePairs make_pairs(const std::string& name) {
-    if (name == "halves") return RopePairs::halves;
-    if (name == "adjacent") return RopePairs::adjacent;
-    throw std::invalid_argument("rope pairs are 'halves' or 'adjacent', not '" + name + "'");
-}
-
-// Kernels divide and allocate by these, so the border checks them whatever the caller did.
-DenoiserShape make_shape(int64_t hidden_size, int64_t num_layers, int64_t num_heads,
-                         int64_t num_kv_heads, int64_t head_dim, int64_t feed_forward_size,
-                         int64_t vocab_size, int64_t context_length, float rms_norm_eps,
-                         double rope_theta, const std::string& rope_pairs, bool qkv_bias,
-                         bool qk_norm) {
-    for (const int64_t size : {hidden_size, num_layers, num_heads, num_kv_heads, head_dim,
-                               feed_forward_size, vocab_size, context_length})
-        if (size < 1 || size > int64_t{1} << 28)
-            throw std::invalid_argument("a size is not between 1 and 2^28");
-    if (num_heads % num_kv_heads != 0)
-        throw std::invalid_argument("num_kv_heads must divide num_heads");
-    if (head_dim % 2 != 0) throw std::invalid_argument("head_dim must be even");
-    if (!(rms_norm_eps > 0.0f) || !(rope_theta > 0.0) || !std::isfinite(rope_theta))
-        throw std::invalid_argument("rms_norm_eps and rope_theta must be positive");
-    return {hidden_size,       num_layers, {num_heads, num_kv_heads, head_dim},
-            feed_forward_size, vocab_size, context_length,
-            rms_norm_eps,      rope_theta, make_pairs(rope_pairs),
-            qkv_bias,          qk_norm};
-}
-
 std::unique_ptr<Denoiser> make_denoiser(std::shared_ptr<ModelFile> file, const DenoiserShape& shape,
                                         int threads, const std::string& activations,
-                                        const std::string& isa) {
+                                        const std::string& isa, bool pack) {
     if (threads < 1 || threads > 1024)
         throw std::invalid_argument("threads must be between 1 and 1024");
     if (!file->is_mapped())
         throw std::invalid_argument("the model file was opened without its tensors");
     const Activations kind = make_activations(activations);
     const py::gil_scoped_release release;
-    return std::make_unique<Denoiser>(std::move(file), shape, threads, kind, isa);
+    return std::make_unique<Denoiser>(std::move(file), shape, threads, kind, isa, pack);
+}
+
+// A method that takes a side file's path, and the size and SHA-256 of the model file it is of.
+template <void (Denoiser::*method)(const std::string&, const PanelSource&)>
+void with_panel_file(Denoiser& denoiser, const std::string& path, uint64_t size_bytes,
+                     const std::string& hash) {
+    PanelSource source{size_bytes, {}};
+    if (hash.size() != source.hash.size()) throw std::invalid_argument("a hash has 32 bytes");
+    std::memcpy(source.hash.data(), hash.data(), hash.size());
+    const py::gil_scoped_release release;
+    (denoiser.*method)(path, source);
 }
 
 StepOutput step(Denoiser& denoiser, const IntArray& ids, const IntArray& positions,
@@ -290,6 +261,13 @@ void register_files(py::module_& m) {
         .def_property_readonly("data_offset",
                                [](const ModelFile& f) { return f.header().data_offset; })
         .def_property_readonly("alignment", [](const ModelFile& f) { return f.header().alignment; })
+        .def_property_readonly("identity", identity_of)
+        .def(
+            "read_bytes",
+            [](const ModelFile& f, uint64_t offset, uint64_t count) {
+                return py::bytes(f.read_bytes(offset, count));
+            },
+            py::arg("offset"), py::arg("count"))
         .def("read_rows", read_rows, py::arg("name"), py::arg("first"), py::arg("count"));
     m.def("quantize", quantize, py::arg("type"), py::arg("values").noconvert(),
           py::arg("group_size") = 0, py::arg("has_minima") = false);
@@ -365,7 +343,13 @@ void register_denoiser(py::module_& m) {
              py::arg("qkv_bias") = false, py::arg("qk_norm") = false);
     py::class_<Denoiser>(m, "Denoiser")
         .def(py::init(&make_denoiser), py::arg("file"), py::arg("shape"), py::arg("threads"),
-             py::arg("activations") = "int8", py::arg("isa") = "")
+             py::arg("activations") = "int8", py::arg("isa") = "", py::arg("pack") = true)
+        .def_property_readonly("panel_bytes", &Denoiser::panel_bytes)
+        .def("pack_panels", &Denoiser::pack_panels, py::call_guard<py::gil_scoped_release>())
+        .def("write_panels", with_panel_file<&Denoiser::write_panels>, py::arg("path"),
+             py::arg("size_bytes"), py::arg("hash"))
+        .def("map_panels", with_panel_file<&Denoiser::map_panels>, py::arg("path"),
+             py::arg("size_bytes"), py::arg("hash"))
         .def_property_readonly("isa", [](const Denoiser& d) { return std::string(d.isa()); })
         .def("step", step, py::arg("ids").noconvert(), py::arg("positions").noconvert(),
              py::arg("head_rows").noconvert(), py::kw_only(), py::arg("cache") = nullptr,
@@ -375,6 +359,7 @@ void register_denoiser(py::module_& m) {
              py::arg("deadline_ns") = 0)
         .def("logits", logits, py::arg("ids").noconvert(), py::arg("mask") = AttentionMask{});
     m.def("supported_isas", supported_isas);
+    m.attr("PANEL_LAYOUT") = panel_layout;
     py::class_<PeakRates>(m, "PeakRates")
         .def_readonly("int8_gops", &PeakRates::int8_gops)
         .def_readonly("float_gops", &PeakRates::float_gops);

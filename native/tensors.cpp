@@ -41,7 +41,9 @@ const TensorInfo& TensorSource::take(const std::string& name,
 
 WeightMatrix TensorSource::take_matrix(const std::string& name, int64_t num_outputs,
                                        int64_t depth) {
-    return WeightMatrix(file_, take(name, {num_outputs, depth}), pool_);
+    WeightMatrix matrix(file_, take(name, {num_outputs, depth}));
+    if (matrix.is_quantized()) panels_.push_back(matrix.panels());
+    return matrix;
 }
 
 std::vector<float> TensorSource::take_floats(const std::string& name,

@@ -16,6 +16,7 @@ from edge.cli.options import (
     activations_option,
     json_option,
     model_option,
+    pack_cache_option,
     threads_option,
 )
 from edge.cli.output import (
@@ -130,6 +131,7 @@ def known_sampler(
 )
 @threads_option
 @activations_option
+@pack_cache_option
 @click.option(
     "--live/--no-live",
     default=None,
@@ -146,6 +148,7 @@ def command(
     stats: bool,
     threads: int | None,
     activations: str,
+    pack_cache: bool,
     raw: bool,
     tokens: int | None,
     **options: Any,
@@ -172,7 +175,7 @@ def command(
     text = read_prompt(prompt)
     import edge
 
-    loading = edge.load(model, threads=threads, activations=activations)
+    loading = edge.load(model, threads=threads, activations=activations, pack_cache=pack_cache)
     with warnings_on_stderr(), loading as loaded:
         chosen = {"raw": raw, "max_tokens": tokens, **options}
         result, written = _generate(loaded, text, live, json, chosen)

@@ -31,7 +31,12 @@ struct Layer {
 // Rows through one layer; [rows][num_outputs].
 std::vector<float> run(const Machine& machine, const Layer& layer, const std::vector<float>& rows) {
     const int64_t depth = layer.depth;
-    const WeightMatrix weights(*layer.file, *layer.file->find(layer.name()), machine.pool);
+    const WeightMatrix weights(*layer.file, *layer.file->find(layer.name()));
+    if (weights.is_quantized()) {
+        AlignedBytes packed = allocate_aligned(weights.panels()->num_bytes());
+        weights.panels()->pack(packed.get(), machine.pool);
+        weights.panels()->keep(std::move(packed));
+    }
     const int count = static_cast<int>(rows.size() / depth);
     LinearInput input;
     const bool finite = input.fill(
