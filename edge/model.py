@@ -75,6 +75,11 @@ class ModelInfo:
         """The file's ``general.architecture``."""
         return self.config.denoiser.architecture
 
+    @property
+    def bits_per_weight(self) -> float:
+        """Mean bits that one weight takes."""
+        return 8 * sum(size for _, size in self.types.values()) / max(1, self.num_parameters)
+
     def file_sha256(self) -> str:
         """SHA-256 of the whole file, computed now."""
         digest = hashlib.sha256()
@@ -98,15 +103,23 @@ def load(
     threads: int | None = None,
     backend: str = "native",
     activations: str = "int8",
+    pack_cache: bool = True,
 ) -> Model:
     """Open a model file or an embedded denoiser by name (None: the default one).
 
     ``threads`` defaults to the physical cores. ``activations`` "int8" quantizes what enters the
     quantized layers, "f32" does not (slower, closer to the float model); float weights always
-    meet float activations. Raises ModelNotFoundError, ModelFileError, UnsupportedModelError,
-    RequestError, MemoryError.
+    meet float activations. ``pack_cache`` lets a large model's packed weights be kept in the cache
+    folder, which makes the next load quick. Raises ModelNotFoundError, ModelFileError,
+    UnsupportedModelError, RequestError, MemoryError.
     """
-    return Model(_resolve(path), threads=threads, backend=backend, activations=activations)
+    return Model(
+        _resolve(path),
+        threads=threads,
+        backend=backend,
+        activations=activations,
+        pack_cache=pack_cache,
+    )
 
 
 class Model:
@@ -116,7 +129,15 @@ class Model:
     step in flight, after which every call raises ModelClosedError.
     """
 
-    def __init__(self, path: str, *, threads: int | None, backend: str, activations: str) -> None:
+    def __init__(
+        self,
+        path: str,
+        *,
+        threads: int | None,
+        backend: str,
+        activations: str,
+        pack_cache: bool,
+    ) -> None:
         file = open_model(path)
         header = header_of(path, file)
         self.info = _info_of(header)
@@ -131,7 +152,12 @@ class Model:
         self.activations = activations
         make = backends.find(backend)
         self._backend = make(
-            path, file, self.config.denoiser, threads=threads, activations=activations
+            path,
+            file,
+            self.config.denoiser,
+            threads=threads,
+            activations=activations,
+            pack_cache=pack_cache,
         )
         self._engine = Engine(self._backend, self.config)
         self._tensors = header.tensors

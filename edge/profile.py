@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from edge import _native
 from edge.backends.base import Backend, Cache, Draws, StepRequest
+from edge.cache_folder import cache_folder
 from edge.config import DenoiserConfig, ModelConfig
 from edge.costs import KNOTS, Knots, StepCosts, guess, rising
 from edge.formats.atomic_file import replacing
@@ -67,9 +68,7 @@ def engine_hash() -> str:
 
 def folder() -> Path:
     """Where profiles are kept."""
-    import platformdirs
-
-    return platformdirs.user_cache_path("edge-denoise", appauthor=False) / "profiles"
+    return cache_folder() / "profiles"
 
 
 def read(identity: Identity) -> StepCosts | None:

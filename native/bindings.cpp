@@ -11,8 +11,10 @@
 #include "denoiser.h"
 #include "dispatch.h"
 #include "errors.h"
+#include "from_words.h"
 #include "model_limits.h"
 #include "model_file.h"
+#include "own_types.h"
 #include "peak.h"
 #include "quantize.h"
 
@@ -31,25 +33,13 @@ std::vector<Value> to_vector(const py::array_t<Value, py::array::c_style>& array
     return {array.data(), array.data() + array.size()};
 }
 
-TensorType known_type(const std::string& name, bool (*is_known)(TensorType)) {
-    const TypeLayout* layout = find_type(name);
-    if (layout == nullptr || !is_known(layout->type))
-        throw std::invalid_argument("'" + name + "' is no type that this can be done with");
-    return layout->type;
-}
-
-int64_t stored_row_bytes(TensorType type, int64_t cols) {
-    const auto bytes = row_bytes(layout_of(type), static_cast<uint64_t>(cols));
-    if (!bytes) throw std::invalid_argument("the type's group size does not divide the columns");
-    return static_cast<int64_t>(*bytes);
-}
-
-ByteArray quantize(const std::string& type_name, const FloatArray& values) {
-    const TensorType type = known_type(type_name, can_quantize);
+ByteArray quantize(const std::string& type_name, const FloatArray& values, int64_t group_size,
+                   bool has_minima) {
     if (values.ndim() != 2) throw std::invalid_argument("values must be [rows, cols]");
     const int64_t rows = values.shape(0);
     const int64_t cols = values.shape(1);
-    const int64_t size = stored_row_bytes(type, cols);
+    const StoredType type = writable_type(type_name, cols, group_size, has_minima);
+    const auto size = static_cast<int64_t>(*row_bytes(type, static_cast<uint64_t>(cols)));
     ByteArray stored({rows, size});
     auto* out = reinterpret_cast<std::byte*>(stored.mutable_data());
     const float* in = values.data();
@@ -59,10 +49,10 @@ ByteArray quantize(const std::string& type_name, const FloatArray& values) {
     return stored;
 }
 
-FloatArray dequantize(const std::string& type_name, const ByteArray& stored, int64_t cols) {
-    const TensorType type = known_type(type_name, can_dequantize);
-    if (cols < 1) throw std::invalid_argument("cols must be positive");
-    const int64_t size = stored_row_bytes(type, cols);
+FloatArray dequantize(const std::string& type_name, const ByteArray& stored, int64_t cols,
+                      int64_t group_size, bool has_minima) {
+    const StoredType type = readable_type(type_name, cols, group_size, has_minima);
+    const auto size = static_cast<int64_t>(*row_bytes(type, static_cast<uint64_t>(cols)));
     if (stored.ndim() != 2 || stored.shape(1) != size)
         throw std::invalid_argument("stored must be [rows, " + std::to_string(size) + "]");
     const int64_t rows = stored.shape(0);
@@ -108,6 +98,11 @@ py::dict tensors_of(const ModelFile& file) {
     return tensors;
 }
 
+py::tuple identity_of(const ModelFile& file) {
+    const FileIdentity& id = file.identity();
+    return py::make_tuple(id.inode, id.modified_ns, id.changed_ns);
+}
+
 FloatArray read_rows(const ModelFile& file, const std::string& name, int64_t first, int64_t count) {
     const TensorInfo* tensor = file.find(name);
     if (tensor == nullptr) throw py::key_error(name);
@@ -126,62 +121,27 @@ FloatArray read_rows(const ModelFile& file, const std::string& name, int64_t fir
     return values;
 }
 
-AttentionMask make_mask(const std::string& kind, int64_t block_length, int64_t origin) {
-    constexpr int64_t most = int64_t{1} << 28;  // so that no position plus a block can wrap
-    using Kind = AttentionMask::Kind;
-    const bool in_range = std::abs(origin) <= most && block_length <= most;
-    if (kind == "full") return {Kind::full, 0, 0};
-    if (kind == "causal") return {Kind::causal, 0, 0};
-    if (kind == "causal_context" && in_range) return {Kind::causal_context, 0, origin};
-    if (kind == "block" && in_range && block_length > 0) return {Kind::block, block_length, origin};
-    throw std::invalid_argument(
-        "a mask is 'full', 'causal', 'causal_context' with an origin, or 'block' with a positive "
-        "block_length; neither above 2^28");
-}
-
-Activations make_activations(const std::string& name) {
-    if (name == "int8") return Activations::int8;
-    if (name == "f32") return Activations::f32;
-    throw std::invalid_argument("activations are 'int8' or 'f32', not '" + name + "'");
-}
-
-RopePairs make_pairs(const std::string& name) {
-    if (name == "halves") return RopePairs::halves;
-    if (name == "adjacent") return RopePairs::adjacent;
-    throw std::invalid_argument("rope pairs are 'halves' or 'adjacent', not '" + name + "'");
-}
-
-// Kernels divide and allocate by these, so the border checks them whatever the caller did.
-DenoiserShape make_shape(int64_t hidden_size, int64_t num_layers, int64_t num_heads,
-                         int64_t num_kv_heads, int64_t head_dim, int64_t feed_forward_size,
-                         int64_t vocab_size, int64_t context_length, float rms_norm_eps,
-                         double rope_theta, const std::string& rope_pairs, bool qkv_bias,
-                         bool qk_norm) {
-    for (const int64_t size : {hidden_size, num_layers, num_heads, num_kv_heads, head_dim,
-                               feed_forward_size, vocab_size, context_length})
-        if (size < 1 || size > int64_t{1} << 28)
-            throw std::invalid_argument("a size is not between 1 and 2^28");
-    if (num_heads % num_kv_heads != 0)
-        throw std::invalid_argument("num_kv_heads must divide num_heads");
-    if (head_dim % 2 != 0) throw std::invalid_argument("head_dim must be even");
-    if (!(rms_norm_eps > 0.0f) || !(rope_theta > 0.0) || !std::isfinite(rope_theta))
-        throw std::invalid_argument("rms_norm_eps and rope_theta must be positive");
-    return {hidden_size,       num_layers, {num_heads, num_kv_heads, head_dim},
-            feed_forward_size, vocab_size, context_length,
-            rms_norm_eps,      rope_theta, make_pairs(rope_pairs),
-            qkv_bias,          qk_norm};
-}
-
 std::unique_ptr<Denoiser> make_denoiser(std::shared_ptr<ModelFile> file, const DenoiserShape& shape,
                                         int threads, const std::string& activations,
-                                        const std::string& isa) {
+                                        const std::string& isa, bool pack) {
     if (threads < 1 || threads > 1024)
         throw std::invalid_argument("threads must be between 1 and 1024");
     if (!file->is_mapped())
         throw std::invalid_argument("the model file was opened without its tensors");
     const Activations kind = make_activations(activations);
     const py::gil_scoped_release release;
-    return std::make_unique<Denoiser>(std::move(file), shape, threads, kind, isa);
+    return std::make_unique<Denoiser>(std::move(file), shape, threads, kind, isa, pack);
+}
+
+// A method that takes a side file's path, and the size and SHA-256 of the model file it is of.
+template <void (Denoiser::*method)(const std::string&, const PanelSource&)>
+void with_panel_file(Denoiser& denoiser, const std::string& path, uint64_t size_bytes,
+                     const std::string& hash) {
+    PanelSource source{size_bytes, {}};
+    if (hash.size() != source.hash.size()) throw std::invalid_argument("a hash has 32 bytes");
+    std::memcpy(source.hash.data(), hash.data(), hash.size());
+    const py::gil_scoped_release release;
+    (denoiser.*method)(path, source);
 }
 
 StepOutput step(Denoiser& denoiser, const IntArray& ids, const IntArray& positions,
@@ -285,9 +245,11 @@ void register_files(py::module_& m) {
     py::class_<TensorInfo>(m, "TensorInfo")
         .def_readonly("name", &TensorInfo::name)
         .def_property_readonly(
-            "type", [](const TensorInfo& t) { return std::string(layout_of(t.type).name); })
+            "type", [](const TensorInfo& t) { return std::string(layout_of(t.type.id).name); })
         .def_property_readonly("shape",
                                [](const TensorInfo& t) { return py::tuple(py::cast(t.shape)); })
+        .def_property_readonly("group_size", [](const TensorInfo& t) { return t.type.group_size; })
+        .def_property_readonly("has_minima", [](const TensorInfo& t) { return t.type.has_minima; })
         .def_readonly("offset", &TensorInfo::offset)
         .def_readonly("num_bytes", &TensorInfo::num_bytes);
     py::class_<ModelFile, std::shared_ptr<ModelFile>>(m, "ModelFile")
@@ -299,10 +261,18 @@ void register_files(py::module_& m) {
         .def_property_readonly("data_offset",
                                [](const ModelFile& f) { return f.header().data_offset; })
         .def_property_readonly("alignment", [](const ModelFile& f) { return f.header().alignment; })
+        .def_property_readonly("identity", identity_of)
+        .def(
+            "read_bytes",
+            [](const ModelFile& f, uint64_t offset, uint64_t count) {
+                return py::bytes(f.read_bytes(offset, count));
+            },
+            py::arg("offset"), py::arg("count"))
         .def("read_rows", read_rows, py::arg("name"), py::arg("first"), py::arg("count"));
-    m.def("quantize", quantize, py::arg("type"), py::arg("values").noconvert());
-    m.def("dequantize", dequantize, py::arg("type"), py::arg("stored").noconvert(),
-          py::arg("cols"));
+    m.def("quantize", quantize, py::arg("type"), py::arg("values").noconvert(),
+          py::arg("group_size") = 0, py::arg("has_minima") = false);
+    m.def("dequantize", dequantize, py::arg("type"), py::arg("stored").noconvert(), py::arg("cols"),
+          py::arg("group_size") = 0, py::arg("has_minima") = false);
     m.def("limits", limits_dict);
 }
 
@@ -373,7 +343,13 @@ void register_denoiser(py::module_& m) {
              py::arg("qkv_bias") = false, py::arg("qk_norm") = false);
     py::class_<Denoiser>(m, "Denoiser")
         .def(py::init(&make_denoiser), py::arg("file"), py::arg("shape"), py::arg("threads"),
-             py::arg("activations") = "int8", py::arg("isa") = "")
+             py::arg("activations") = "int8", py::arg("isa") = "", py::arg("pack") = true)
+        .def_property_readonly("panel_bytes", &Denoiser::panel_bytes)
+        .def("pack_panels", &Denoiser::pack_panels, py::call_guard<py::gil_scoped_release>())
+        .def("write_panels", with_panel_file<&Denoiser::write_panels>, py::arg("path"),
+             py::arg("size_bytes"), py::arg("hash"))
+        .def("map_panels", with_panel_file<&Denoiser::map_panels>, py::arg("path"),
+             py::arg("size_bytes"), py::arg("hash"))
         .def_property_readonly("isa", [](const Denoiser& d) { return std::string(d.isa()); })
         .def("step", step, py::arg("ids").noconvert(), py::arg("positions").noconvert(),
              py::arg("head_rows").noconvert(), py::kw_only(), py::arg("cache") = nullptr,
@@ -383,6 +359,7 @@ void register_denoiser(py::module_& m) {
              py::arg("deadline_ns") = 0)
         .def("logits", logits, py::arg("ids").noconvert(), py::arg("mask") = AttentionMask{});
     m.def("supported_isas", supported_isas);
+    m.attr("PANEL_LAYOUT") = panel_layout;
     py::class_<PeakRates>(m, "PeakRates")
         .def_readonly("int8_gops", &PeakRates::int8_gops)
         .def_readonly("float_gops", &PeakRates::float_gops);

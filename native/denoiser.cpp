@@ -44,7 +44,7 @@ struct Denoiser::Scratch {
 };
 
 Denoiser::Denoiser(std::shared_ptr<const ModelFile> file, const DenoiserShape& shape,
-                   int num_threads, Activations activations, const std::string& isa)
+                   int num_threads, Activations activations, const std::string& isa, bool pack)
     : file_(std::move(file)),
       shape_(shape),
       kernels_(select_kernels(isa)),
@@ -54,7 +54,7 @@ Denoiser::Denoiser(std::shared_ptr<const ModelFile> file, const DenoiserShape& s
       pool_(std::make_unique<ThreadPool>(num_threads)),
       rope_(shape.rope_pairs, shape.attention.head_dim, shape.rope_theta),
       scratch_(std::make_unique<Scratch>(shape.attention)) {
-    TensorSource source(*file_, *pool_);
+    TensorSource source(*file_);
     embedding_ = &source.take("token_embd.weight", {shape.vocab_size, shape.hidden_size});
     if (source.has("position_embd.weight"))
         position_table_ =
@@ -65,6 +65,37 @@ Denoiser::Denoiser(std::shared_ptr<const ModelFile> file, const DenoiserShape& s
         source.has("output.weight") ? "output.weight" : "token_embd.weight";  // tied
     head_weights_.emplace(source.take_matrix(head_name, shape.vocab_size, shape.hidden_size));
     source.refuse_leftovers();
+    panels_ = source.panels();
+    if (pack) pack_panels();
+}
+
+int64_t Denoiser::panel_bytes() const {
+    int64_t total = 0;
+    for (const auto& panels : panels_) total += panels->num_bytes();
+    return total;
+}
+
+void Denoiser::pack_panels() {
+    for (const auto& panels : panels_) {
+        AlignedBytes packed = allocate_aligned(panels->num_bytes());
+        panels->pack(packed.get(), *pool_);
+        panels->keep(std::move(packed));
+    }
+}
+
+void Denoiser::write_panels(const std::string& path, const PanelSource& source) {
+    write_panel_file(path, source, panels_, *pool_);
+}
+
+void Denoiser::map_panels(const std::string& path, const PanelSource& source) {
+    auto mapped = std::make_unique<PanelFile>(path, source, panels_, *pool_);
+    mapped->place(panels_);
+    panel_file_ = std::move(mapped);
+}
+
+void Denoiser::require_panels() const {
+    for (const auto& panels : panels_)
+        if (!panels->are_placed()) throw std::logic_error("the weights are not packed yet");
 }
 
 Denoiser::~Denoiser() {
@@ -82,6 +113,7 @@ Machine Denoiser::machine() {
 
 StepOutput Denoiser::step(const StepInput& input) {
     check_step(input, shape_);
+    require_panels();
     const std::lock_guard lock(mutex_);
     StepOutput output;
     scratch_->clock.restart();
@@ -145,6 +177,7 @@ void Denoiser::logits(const std::vector<int32_t>& ids, const AttentionMask& mask
     std::iota(input.positions.begin(), input.positions.end(), 0);
     input.mask = mask;
     check_step(input, shape_);
+    require_panels();
     const std::lock_guard lock(mutex_);
     StepOutput ignored;
     run_layers(input, input.ids, ignored);

@@ -14,8 +14,17 @@ ROOT = Path(__file__).parents[1]
 # A room imports rooms of earlier lines, and itself.
 LADDER = (
     {"errors", "_native", "budget", "machine"},
-    {"formats", "exit_codes", "canvas", "result"},
-    {"config", "tasks", "denoisers", "template", "template_process", "vocabulary", "guesses"},
+    {"formats", "exit_codes", "canvas", "result", "cache_folder"},
+    {
+        "config",
+        "tasks",
+        "denoisers",
+        "template",
+        "template_process",
+        "vocabulary",
+        "guesses",
+        "pack_cache",
+    },
     {"backends", "samplers", "tokenizer", "shapes", "dual_cache", "costs"},
     {"credit"},
     {"engine", "random_model", "early_stop", "remask", "profile"},

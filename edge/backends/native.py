@@ -27,6 +27,7 @@ from edge.errors import (
     RequestError,
     UnsupportedModelError,
 )
+from edge.pack_cache import place_panels
 
 ISA_VARIABLE = "EDGE_ISA"
 ACTIVATIONS = ("int8", "f32")
@@ -116,6 +117,7 @@ class NativeBackend:
         *,
         threads: int | None,
         activations: str,
+        pack_cache: bool = False,
     ) -> None:
         check_options(threads, activations)
         self.isa = chosen_isa()
@@ -124,8 +126,10 @@ class NativeBackend:
         shape = _native.DenoiserShape(**sizes)
         with _own_errors(path):
             self._denoiser: _native.Denoiser | None = _native.Denoiser(
-                file, shape, self.threads, activations, self.isa
+                file, shape, self.threads, activations, self.isa, pack=not pack_cache
             )
+        if pack_cache:
+            place_panels(self._denoiser, file)
         self._path = path
         self._lock = threading.Lock()
         _OPEN.add(self)

@@ -19,6 +19,7 @@ from edge.cli.options import (
 )
 from edge.cli.output import print_object, size_in_words, stderr_can_redraw, without_controls
 from edge.exit_codes import verbose_option
+from edge.formats.groups import TYPES
 from edge.machine import cpu_name
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def known_shape(context: click.Context, parameter: click.Parameter, name: str | 
 )
 @click.option(
     "--type",
-    type=click.Choice(["f32", "f16", "bf16", "q8_0", "q4_0"]),
+    type=click.Choice(TYPES),
     help=f"Of the random weights.  [default: {DEFAULT_TYPE}]",
 )
 @click.option(

@@ -81,4 +81,9 @@ activations_option = click.option(
     show_default=True,
     help="int8 is faster, f32 more exact.",
 )
+pack_cache_option = click.option(
+    "--pack-cache/--no-pack-cache",
+    default=True,
+    help="Keep a large model's packed weights in the cache folder (default), or do not.",
+)
 json_option = click.option("--json", is_flag=True, help="Print one JSON object on stdout.")

@@ -19,6 +19,7 @@ from edge.cli.options import (
     budget_request,
     json_option,
     model_option,
+    pack_cache_option,
     threads_option,
 )
 from edge.cli.output import (
@@ -134,6 +135,7 @@ def known_sampler(
 )
 @threads_option
 @activations_option
+@pack_cache_option
 @click.option(
     "--live/--no-live",
     default=None,
@@ -150,6 +152,7 @@ def command(
     stats: bool,
     threads: int | None,
     activations: str,
+    pack_cache: bool,
     raw: bool,
     tokens: int | None,
     budget: float | None,
@@ -186,7 +189,7 @@ def command(
 
     options |= {"raw": raw, "max_tokens": tokens}
     options |= budget_request(budget, on_tight, on_infeasible)
-    loading = edge.load(model, threads=threads, activations=activations)
+    loading = edge.load(model, threads=threads, activations=activations, pack_cache=pack_cache)
     with _error_as_object(json), warnings_on_stderr(), loading as loaded:
         if budget is not None:
             _ = loaded.costs  # reads the profile before the clock starts

@@ -37,7 +37,8 @@ struct PanelScales {
 // 16 output columns of quantized weights: scale * (stored - zero point) - minimum. int8: lines
 // [depth/4][16][4], zero point 128. int4: lines [depth/8][16][4], the low nibble holds the first
 // four k of a line, the high one the next four; zero point 8, or 0 when there are minima. Group
-// is 16 (int8 without minima only) or a multiple of depth_step that divides the depth.
+// is 16 (int8 without minima only) or a multiple of depth_step that divides the depth; its sums of
+// int8 products, at most 128 * 127 each, must fit 32 bits.
 struct Panel {
     const uint8_t* lines;
     PanelScales scales;

@@ -67,6 +67,13 @@ def test_converting_ends_with_the_answer(tmp_path: Path) -> None:
     assert out.with_suffix(".gguf.json").exists()
 
 
+def test_the_errors_of_types_are_printed() -> None:
+    lines = run(sys.executable, EXAMPLES / "bench/type_errors.py").splitlines()
+    errors = {line.split("  ")[0].strip(): float(line.split()[-2]) for line in lines[1:]}
+    assert errors["int4 g128 with minima"] < errors["int4 g128"]
+    assert errors["int8 row"] < 2 < errors["q4_0"]
+
+
 def test_the_picture_is_what_its_command_draws(tmp_path: Path) -> None:
     run(sys.executable, EXAMPLES / "bench/denoise_picture.py", tmp_path / "denoise.svg")
     drawn = (tmp_path / "denoise.svg").read_text(encoding="utf-8")

@@ -175,7 +175,8 @@ void check_impossible_input(const File& file) {
 }  // namespace
 
 int main() {
-    for (const TensorType type : {TensorType::f32, TensorType::q8_0, TensorType::q4_0}) {
+    for (const TensorType type : {TensorType::f32, TensorType::q8_0, TensorType::q4_0,
+                                  TensorType::int8, TensorType::int4}) {
         const TemporaryFile stored(model_bytes(type));
         const auto file = std::make_shared<const ModelFile>(stored.path(), true);
         for (const Activations kind : {Activations::int8, Activations::f32})
