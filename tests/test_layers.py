@@ -33,7 +33,8 @@ LADDER = (
     {"tally"},
     {"generator"},
     {"model"},
-    {"bench"},
+    {"bench", "frontier"},
+    {"plots"},
     {""},  # edge itself: the public names
     {"cli"},
     {"__main__"},
