@@ -124,7 +124,8 @@ int main() {
         Head head(dim);
         for (const KernelTable* table : all_tables())
             for (const Side side : both_sides)
-                for (int num_keys = 1; num_keys <= max_keys; num_keys += num_keys < 34 ? 1 : 7)
+                for (int num_keys = 1; num_keys <= max_keys;
+                     num_keys += num_keys < 34 ? step_of(4) : 7)
                     for (int rows = 1; rows <= table->query_rows; ++rows)
                         for (const bool stepped : {false, true}) {
                             current_case = std::string(table->isa) + " dim " + std::to_string(dim) +
