@@ -98,7 +98,7 @@ def load(
 ) -> Model:
     """Open a model file or an embedded denoiser by name (None: the default one).
 
-    ``threads`` defaults to the physical cores. ``activations`` "int8" quantizes what enters the
+    ``threads`` defaults to the big cores. ``activations`` "int8" quantizes what enters the
     quantized layers, "f32" does not (slower, closer to the float model); float weights always
     meet float activations. Raises ModelNotFoundError, ModelFileError, UnsupportedModelError,
     RequestError, MemoryError.

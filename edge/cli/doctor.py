@@ -68,7 +68,8 @@ def _facts() -> dict[str, Any]:
     import psutil
 
     from edge import __version__, _native
-    from edge.backends.native import ISA_VARIABLE, default_threads
+    from edge.backends.cores import default_threads
+    from edge.backends.native import ISA_VARIABLE
 
     isas = _native.supported_isas()
     override = os.environ.get(ISA_VARIABLE) or None
