@@ -43,9 +43,10 @@ void Attention::pack_block(const KeyRows& rows, int64_t kv_head, int64_t block) 
 
 void Attention::pack(const Machine& machine, const KeyRows& rows) {
     resize(machine, static_cast<int64_t>(rows.keys.size()));
-    machine.pool.run(shape_.num_kv_heads * num_blocks_, [&](int64_t chunk, int) {
-        pack_block(rows, chunk / num_blocks_, chunk % num_blocks_);
-    });
+    const int64_t num_chunks = shape_.num_kv_heads * num_blocks_;
+    machine.pool.run(
+        {num_chunks, num_chunks * 16 * shape_.head_dim * float_element},
+        [&](int64_t chunk, int) { pack_block(rows, chunk / num_blocks_, chunk % num_blocks_); });
 }
 
 void Attention::run(const Machine& machine, const float* queries,
@@ -56,7 +57,8 @@ void Attention::run(const Machine& machine, const float* queries,
     const int64_t num_tiles = (num_rows + tile_rows - 1) / tile_rows;
     const int64_t width = shape_.num_heads * shape_.head_dim;
     const int64_t group = shape_.num_heads / shape_.num_kv_heads;
-    machine.pool.run(shape_.num_heads * num_tiles, [&](int64_t chunk, int worker) {
+    const int64_t operations = 2 * num_rows * width * num_blocks_ * 16 * float_multiply_add;
+    machine.pool.run({shape_.num_heads * num_tiles, operations}, [&](int64_t chunk, int worker) {
         const int64_t head = chunk / num_tiles;
         const int64_t first = chunk % num_tiles * tile_rows;
         const float* tile_queries[max_tile_rows];
