@@ -45,7 +45,7 @@ void Attention::pack(const Machine& machine, const KeyRows& rows) {
     resize(machine, static_cast<int64_t>(rows.keys.size()));
     const int64_t num_chunks = shape_.num_kv_heads * num_blocks_;
     machine.pool.run(
-        {num_chunks, num_chunks * 16 * shape_.head_dim * float_element},
+        {num_chunks, num_chunks * 16 * shape_.head_dim * added_element},
         [&](int64_t chunk, int) { pack_block(rows, chunk / num_blocks_, chunk % num_blocks_); });
 }
 

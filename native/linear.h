@@ -14,9 +14,12 @@ namespace edge {
 
 enum class Activations { int8, f32 };
 
-// What float operations cost in the unit of ThreadPool::Work, roughly.
-constexpr int64_t float_multiply_add = 3;  // with AVX2 2, with AVX-512 VNNI 4
-constexpr int64_t float_element = 64;      // to normalise, quantize, rotate or add
+// What float operations cost in the unit of ThreadPool::Work, rather too little than too much:
+// the fastest region tells the machine's speed, so one that is overrated makes all look short.
+constexpr int64_t float_multiply_add = 2;
+constexpr int64_t added_element = 4;
+constexpr int64_t rotated_element = 16;  // biases and norms included
+constexpr int64_t quantized_element = 48;
 
 // What every operation of a step needs to run.
 struct Machine {
@@ -36,7 +39,8 @@ public:
     bool fill(const Machine& machine, int rows, int64_t depth, GroupSizes groups, Produce produce) {
         resize(machine.kernels, rows, depth, machine.activations == Activations::int8 ? groups : 0);
         std::atomic<bool> finite{true};
-        machine.pool.run({rows, rows * depth * float_element}, [&](int64_t row, int) {
+        const int64_t element = is_quantized() ? quantized_element : added_element;
+        machine.pool.run({rows, rows * depth * element}, [&](int64_t row, int) {
             float* place = values_.data() + row * depth_;
             produce(static_cast<int>(row), place);
             if (is_quantized() && !quantize_row(machine.kernels, static_cast<int>(row)))

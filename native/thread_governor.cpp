@@ -10,6 +10,12 @@ namespace {
 // Of many threads several go at once, or finding the right number would take too long.
 int step_of(int threads) { return std::max(1, threads / 4); }
 
+// More threads must give a quarter of what they could, or they leave the cores to other programs.
+bool pays(const Level& fewer, const Level& more) {
+    const double ideal = static_cast<double>(more.threads) / fewer.threads;
+    return fewer.cost > more.cost * (1.0 + 0.25 * (ideal - 1.0));
+}
+
 }  // namespace
 
 int64_t RegionTimes::late_ns() const {
@@ -58,13 +64,12 @@ void ThreadGovernor::settle(const Window& window, int64_t now_ns) {
         active_ = std::min(num_threads_, active_ + step_of(active_));
 }
 
-// Near a draw the fewer threads win: they leave more to other programs.
 void ThreadGovernor::judge(const Window& window, int64_t now_ns) {
-    const bool is_fewer = active_ < incumbent_.threads;
-    const double fewer = is_fewer ? window.cost() : incumbent_.cost;
-    const double more = is_fewer ? incumbent_.cost : window.cost();
-    if ((fewer <= more * 1.05) == is_fewer) {
-        incumbent_ = {active_, window.cost()};
+    const Level candidate{active_, window.cost()};
+    const bool is_fewer = candidate.threads < incumbent_.threads;
+    const bool more_pay = is_fewer ? pays(candidate, incumbent_) : pays(incumbent_, candidate);
+    if (more_pay != is_fewer) {
+        incumbent_ = candidate;
         pause_ns_ = first_pause_ns;
         if (is_fewer) put_off(next_more_ns_, now_ns);
     } else {

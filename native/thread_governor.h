@@ -23,6 +23,12 @@ struct RegionTimes {
     int64_t late_ns() const;
 };
 
+// A number of threads and what it costs per operation.
+struct Level {
+    int threads;
+    double cost;
+};
+
 // A thread that is interrupted amid a chunk lets all others wait for its next turn, milliseconds
 // later, so that beside a busy program two threads can be slower than one. Waits of that kind
 // start a trial of fewer threads, and time one of more threads; whichever level takes less time
@@ -54,14 +60,8 @@ private:
         int64_t late_ns = 0;
 
         void add(const RegionTimes& region);
-        bool is_full() const { return regions >= 16 && elapsed_ns >= 20'000'000; }
+        bool is_full() const { return regions >= 16 && elapsed_ns >= 100'000'000; }
         double cost() const { return static_cast<double>(elapsed_ns) / operations; }
-    };
-
-    // A number of threads and what it costs per operation.
-    struct Level {
-        int threads;
-        double cost;
     };
 
     double estimate_ns(int64_t operations) const;
@@ -79,7 +79,7 @@ private:
     int64_t next_fewer_ns_ = 0;  // no trial of fewer threads before this
     int64_t next_more_ns_ = 0;
 
-    static constexpr int64_t first_pause_ns = 200'000'000;
+    static constexpr int64_t first_pause_ns = 400'000'000;
     static constexpr int64_t longest_pause_ns = 3'200'000'000;
 };
 
