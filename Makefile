@@ -1,5 +1,5 @@
 # Thin names for the commands of CONTRIBUTING.md; no logic lives here.
-.PHONY: setup test lint native qemu sanitize sanitize-python
+.PHONY: setup test lint native qemu sanitize sanitize-python tsan
 
 setup:
 	python3 -m venv .venv
@@ -34,6 +34,11 @@ sanitize:
 	cmake --preset sanitize
 	cmake --build --preset sanitize
 	ctest --preset sanitize
+
+tsan:
+	cmake --preset tsan
+	cmake --build --preset tsan
+	ctest --preset tsan
 
 # Replaces the installed extension by a sanitized one; install again afterwards.
 sanitize-python:

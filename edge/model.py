@@ -107,7 +107,7 @@ def load(
 ) -> Model:
     """Open a model file or an embedded denoiser by name (None: the default one).
 
-    ``threads`` defaults to the physical cores. ``activations`` "int8" quantizes what enters the
+    ``threads`` defaults to the big cores. ``activations`` "int8" quantizes what enters the
     quantized layers, "f32" does not (slower, closer to the float model); float weights always
     meet float activations. ``pack_cache`` lets a large model's packed weights be kept in the cache
     folder, which makes the next load quick. Raises ModelNotFoundError, ModelFileError,

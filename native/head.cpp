@@ -25,7 +25,7 @@ bool Head::run(const Machine& machine, const WeightMatrix& weights, const Linear
     tiles_.resize(static_cast<size_t>(num_tiles * num_rows));
     whole_.resize(static_cast<size_t>(options.truncates() ? num_rows * weights.num_outputs() : 0));
     std::atomic<bool> stopped{false};
-    machine.pool.run(num_tiles, [&](int64_t tile, int worker) {
+    machine.pool.run({num_tiles, operations(input, weights)}, [&](int64_t tile, int worker) {
         if (stopped || (stop() && (stopped = true))) return;
         float* logits = logits_.data() + worker * num_rows * tile_cols;
         evaluate_tile(machine, weights, input, tile, logits);

@@ -96,7 +96,7 @@ model_option = click.option(
 )
 COUNT = click.IntRange(min=1)
 threads_option = click.option(
-    "--threads", type=COUNT, metavar="N", help="Default: one per physical core."
+    "--threads", type=COUNT, metavar="N", help="Default: one per big core."
 )
 activations_option = click.option(
     "--activations",

@@ -178,6 +178,7 @@ void check_impossible_input(const File& file) {
 }  // namespace
 
 int main() {
+    shortest_shared_ns = 0;
     for (const TensorType type : {TensorType::f32, TensorType::q8_0, TensorType::q4_0,
                                   TensorType::int8, TensorType::int4}) {
         const TemporaryFile stored(model_bytes(type));

@@ -146,6 +146,7 @@ std::vector<float> as_stored(TensorType type, const std::vector<float>& values, 
 }  // namespace
 
 int main() {
+    shortest_shared_ns = 0;
     std::vector<Layer> layers;
     GgufBytes bytes;
     for (const TensorType type :
