@@ -8,6 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 
+def probability(logit: NDArray[np.float32], log_z: NDArray[np.float32]) -> NDArray[np.float32]:
+    """``exp(logit - log_z)``. In double, since numpy's float exp differs between processors."""
+    exact: NDArray[np.float64] = np.exp(logit.astype(np.float64) - log_z)
+    return exact.astype(np.float32)
+
+
 @dataclass(frozen=True)
 class RowLogits:
     """The logits behind some rows' statistics; all arrays are [rows].
@@ -60,8 +66,7 @@ class RowStats:
         logits = self.logits
         if logits is None:
             return self.confidence
-        probability: NDArray[np.float32] = np.exp(logits.plain_top1_logit - logits.plain_log_z)
-        return probability
+        return probability(logits.plain_top1_logit, logits.plain_log_z)
 
     def take(self, entries: NDArray[np.intp], positions: NDArray[np.int32]) -> RowStats:
         """Some entries, in that order, as the view of other positions."""

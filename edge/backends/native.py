@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from edge import _native
 from edge.backends.base import LogitBias, Mask, StepRequest
 from edge.backends.cores import default_threads
-from edge.canvas import RowLogits, RowStats
+from edge.canvas import RowLogits, RowStats, probability
 from edge.config import DenoiserConfig
 from edge.errors import (
     ModelClosedError,
@@ -217,12 +217,11 @@ def _native_bias(bias: LogitBias) -> dict[str, Any]:
 
 def _row_stats(request: StepRequest, output: _native.StepOutput) -> RowStats:
     log_z = output.log_z
-    probability_of = np.exp(output.sampled_logit - log_z)
     return RowStats(
         positions=request.positions[request.head_rows],
         tokens=output.sampled,
-        confidence=probability_of,
-        margin=np.exp(output.top1_logit - log_z) - np.exp(output.top2_logit - log_z),
+        confidence=probability(output.sampled_logit, log_z),
+        margin=probability(output.top1_logit, log_z) - probability(output.top2_logit, log_z),
         entropy=output.entropy,
         logits=RowLogits(
             output.top1,

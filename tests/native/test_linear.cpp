@@ -85,7 +85,7 @@ void check_layer(const Layer& layer, Activations activations) {
     const auto expected = run({single, generic_kernels, activations}, layer, rows);
     check_reference(layer, rows, expected, rounds);
     for (const KernelTable* table : all_tables())
-        for (int count = 1; count <= max_rows; count += step_of(6)) {
+        for (int count = 1; count <= max_rows; count += step_of(7)) {
             current_case = layer.name() + " " + table->isa + " rows " + std::to_string(count);
             const int first = max_rows - count;
             ThreadPool& pool = count % 8 == 0 ? several : single;
