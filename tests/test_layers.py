@@ -32,6 +32,7 @@ LADDER = (
     {"pacing"},
     {"tally"},
     {"generator"},
+    {"prompting"},
     {"model"},
     {"bench", "frontier"},
     {"plots"},
