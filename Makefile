@@ -1,5 +1,5 @@
 # Thin names for the commands of CONTRIBUTING.md; no logic lives here.
-.PHONY: setup test lint native sanitize sanitize-python tsan
+.PHONY: setup test lint native qemu sanitize sanitize-python tsan
 
 setup:
 	python3 -m venv .venv
@@ -20,6 +20,15 @@ native:
 	cmake --preset native
 	cmake --build --preset native
 	ctest --preset native
+
+# Needs Debian's g++-aarch64-linux-gnu and qemu-user.
+qemu:
+	cmake --preset emulated-aarch64
+	cmake --build --preset emulated-aarch64
+	ctest --preset emulated-aarch64
+	cmake --preset emulated-x86
+	cmake --build --preset emulated-x86
+	ctest --preset emulated-x86
 
 sanitize:
 	cmake --preset sanitize

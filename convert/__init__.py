@@ -25,13 +25,17 @@ def convert(
     report: str | PathLike[str] | None = None,
     overrides: Mapping[str, str] | None = None,
     mask_token_id: int | None = None,
+    group_size: int | None = None,
+    minima: bool = True,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> ConversionReport:
     """Convert the checkpoint folder `source` to the GGUF file `out` and verify it.
 
-    `type` is f32, f16, bf16, q8_0 or q4_0; norms, biases and position tables stay f32. `force`
-    allows `out` and `report` to exist; they are replaced once the new ones are whole and verified.
-    `dry_run` writes nothing. `overrides` are diffusion.*, edge.task and general.name keys.
+    `type` is f32, f16, bf16, int8, int4, q8_0 or q4_0; norms, biases and position tables stay f32.
+    `group_size` 128, 64 or 32 is the largest group of int8 (by default a row) and int4 (128) that
+    may share a scale; without `minima` int4 is symmetric. `force` allows `out` and `report` to
+    exist; they are replaced once the new ones are whole and verified. `dry_run` writes nothing.
+    `overrides` are diffusion.*, edge.task and general.name keys.
     `progress(stage, done_bytes, stage_bytes)` is called as the work goes on. About three times
     the largest tensor as float32 is held in memory, never the whole model.
 
@@ -40,6 +44,7 @@ def convert(
     """
     from convert.models.base import Choices
     from convert.pipeline import Request, parse_settings, run
+    from edge.formats.groups import Choice
 
     return run(
         Request(
@@ -49,6 +54,7 @@ def convert(
             force=force,
             dry_run=dry_run,
             report=None if report is None else Path(report),
+            groups=Choice(group_size or 0, minima),
             choices=Choices(mask_token_id, parse_settings(overrides or {})),
             progress=progress or _ignore,
         )

@@ -12,8 +12,8 @@ import click
 
 from convert import convert
 from convert.report import ConversionReport
-from convert.stored_types import TYPES
 from edge.exit_codes import guarded, verbose_option
+from edge.formats.groups import GROUP_SIZES, TYPES
 
 PROGRAM = "edge-convert"
 _EPILOG = """\b
@@ -44,6 +44,17 @@ Every option has an environment variable, EDGE_CONVERT_TYPE for --type and so on
     default="q8_0",
     show_default=True,
     help="How weights are stored; norms, biases and position tables stay f32.",
+)
+@click.option(
+    "--group-size",
+    type=click.Choice([str(size) for size in GROUP_SIZES]),
+    help="The largest group of int8 or int4 weights to share a scale.  [default: a row, 128]",
+)
+@click.option(
+    "--minima/--no-minima",
+    default=True,
+    show_default=True,
+    help="Give each group of int4 a minimum beside its scale: less error, 16 bits per group.",
 )
 @click.option("--dry-run", is_flag=True, help="Print which tensor becomes what; write nothing.")
 @click.option(
@@ -80,6 +91,8 @@ def command(
     source: Path,
     out: Path,
     type: str,
+    group_size: str | None,
+    minima: bool,
     dry_run: bool,
     report: Path | None,
     settings: tuple[str, ...],
@@ -103,6 +116,8 @@ def command(
             report=report,
             overrides=_pairs(settings),
             mask_token_id=mask_token_id,
+            group_size=int(group_size) if group_size else None,
+            minima=minima,
             progress=progress,
         )
     if as_json:

@@ -12,7 +12,7 @@ import numpy as np
 from convert.json_file import shown
 from edge.formats import keys
 
-Kind = Literal["u32", "f32", "bool", "string", "u32s", "i32s", "strings"]
+Kind = Literal["u32", "f32", "bool", "string", "u32s", "i32s", "bools", "strings"]
 _WANTED = {
     "u32": f"a whole number from 0 to {2**32 - 1}",
     "f32": "a finite number",

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convert.checkpoint import Checkpoint, hash_file, open_checkpoint
-from convert.metadata import SETTINGS, Entry, describe, summary, text_is_storable
+from convert.metadata import SETTINGS, Entry, Kind, describe, summary, text_is_storable
 from convert.models import build_spec
 from convert.models.base import Choices, Spec, TensorSpec, ignored
 from convert.outputs import check_free_space, check_targets
@@ -23,11 +23,18 @@ from convert.verify import check_keys, compare_activations, verify_file
 from convert.vocabulary import Vocabulary, vocabulary_of
 from convert.writers.gguf import write_gguf
 from edge.errors import RequestError
-from edge.formats import keys
+from edge.formats import groups, keys
 from edge.formats.atomic_file import replacing
 
 REVISION = 1  # raised when the same checkpoint and options give other bytes
 _HEADER_BYTES_PER_ENTRY = 256  # name, type, shape, offset: generously
+
+_OWN_KINDS: dict[str, Kind] = {
+    keys.TENSOR_NAMES: "strings",
+    keys.TENSOR_COLS: "u32s",
+    keys.TENSOR_GROUP_SIZE: "u32s",
+    keys.TENSOR_HAS_MINIMA: "bools",
+}
 
 Progress = Callable[[str, int, int], None]  # stage, bytes done, bytes of the stage
 
@@ -43,6 +50,7 @@ class Request:
     dry_run: bool
     report: Path | None
     choices: Choices
+    groups: groups.Choice
     progress: Progress
 
 
@@ -67,6 +75,7 @@ class Job:
         entries += self.spec.entries
         entries += self.vocabulary.entries
         entries += _texts(self.checkpoint)
+        entries += _own_layouts(self.plan)
         entries += _provenance(self.checkpoint, self.plan.type, self.source_sha256)
         return {entry.key: entry for entry in entries} | dict(self.request.choices.settings)
 
@@ -114,7 +123,7 @@ def run(request: Request) -> ConversionReport:
         check_targets(request.source, request.out, request.report, force=request.force)
     checkpoint = open_checkpoint(request.source)
     spec = build_spec(checkpoint, request.choices)
-    plan = make_plan(spec, request.type)
+    plan = make_plan(spec, request.type, request.groups)
     vocabulary = vocabulary_of(checkpoint, spec.num_rows)
     planned = Job(request, checkpoint, spec, vocabulary, plan)
     check_keys(request.out, planned.entries.values())
@@ -168,6 +177,12 @@ def _texts(checkpoint: Checkpoint) -> Iterator[Entry]:
         yield Entry(keys.CHAT_TEMPLATE, "string", checkpoint.chat_template)
 
 
+def _own_layouts(plan: Plan) -> Iterator[Entry]:
+    tensors = ((t.spec.target, t.spec.shape[-1], t.layout) for t in plan.tensors)
+    for key, values in groups.own_layouts(tensors).items():
+        yield Entry(key, _OWN_KINDS[key], tuple(values))
+
+
 def _provenance(checkpoint: Checkpoint, type: str, sha256: str | None) -> Iterator[Entry]:
     yield Entry(keys.SOURCE_ARCHITECTURE, "string", checkpoint.architecture)
     if sha256 is not None:
@@ -209,7 +224,9 @@ def _report(
 
 def _planned_tensors(plan: Plan) -> tuple[TensorReport, ...]:
     return tuple(
-        TensorReport(t.spec.target, t.spec.source, t.type, t.spec.shape, t.num_bytes)
+        TensorReport(
+            t.spec.target, t.spec.source, t.type, t.spec.shape, t.num_bytes, *t.layout.choices
+        )
         for t in plan.tensors
     )
 

@@ -5,8 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from convert.models.base import Spec, TensorSpec
-from convert.stored_types import LAYOUTS, TYPES
 from edge.errors import RequestError
+from edge.formats.groups import (
+    DEFAULT,
+    GROUP_SIZES,
+    OWN_TYPES,
+    TYPES,
+    Choice,
+    Layout,
+    layout_for,
+    smallest_group,
+)
 
 _STAY_FLOAT = {"norm", "bias", "table"}
 ALIGNMENT = 32
@@ -14,12 +23,31 @@ ALIGNMENT = 32
 
 @dataclass(frozen=True)
 class PlannedTensor:
-    """A tensor, its type and its bytes; `kept_f16_because` is empty unless `--type` did not fit."""
+    """A tensor and how it is stored; `kept_f16_because` is empty unless `--type` did not fit."""
 
     spec: TensorSpec
-    type: str
-    num_bytes: int
+    layout: Layout
     kept_f16_because: str = ""
+
+    @property
+    def type(self) -> str:
+        """The storage type's name."""
+        return self.layout.type
+
+    @property
+    def stored_name(self) -> str:
+        """The name in the file."""
+        return self.layout.stored_name(self.spec.target)
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a row of the file."""
+        return self.layout.row_bytes(self.spec.shape[-1])
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes without padding."""
+        return self.spec.num_values // self.spec.shape[-1] * self.row_bytes
 
 
 @dataclass(frozen=True)
@@ -55,23 +83,37 @@ class Plan:
         return tuple(tensor for tensor in self.tensors if tensor.kept_f16_because)
 
 
-def make_plan(spec: Spec, type: str) -> Plan:
-    """Give each tensor of `spec` its type. Raises RequestError for an unknown `type`."""
-    if type not in LAYOUTS:
+def make_plan(spec: Spec, type: str, choice: Choice = DEFAULT) -> Plan:
+    """Give each tensor of `spec` its type. Raises RequestError for one that cannot be."""
+    if type not in TYPES:
         raise RequestError(f"unknown type {type!r}", hint=f"known types: {', '.join(TYPES)}")
-    return Plan(type, tuple(_planned(tensor, type) for tensor in spec.tensors))
+    _check_choice(type, choice)
+    return Plan(type, tuple(_planned(tensor, type, choice) for tensor in spec.tensors))
 
 
-def _planned(spec: TensorSpec, type: str) -> PlannedTensor:
+def _check_choice(type: str, choice: Choice) -> None:
+    if choice.largest_group not in (0, *GROUP_SIZES):
+        sizes = ", ".join(map(str, GROUP_SIZES))
+        raise RequestError(f"a group size of {choice.largest_group}", hint=f"use one of {sizes}")
+    if choice.largest_group and type not in OWN_TYPES:
+        known = " and ".join(OWN_TYPES)
+        raise RequestError(f"{type} has groups of its own", hint=f"only {known} have a group size")
+    if choice.has_minima != DEFAULT.has_minima and type != "int4":
+        raise RequestError(f"{type} has no choice of minima", hint="only int4 has")
+
+
+def _planned(spec: TensorSpec, type: str, choice: Choice) -> PlannedTensor:
+    cols = spec.shape[-1]
     if spec.role in _STAY_FLOAT:
-        return _stored(spec, "f32")
-    group_size, _ = LAYOUTS[type]
-    if spec.shape[-1] % group_size:
-        because = f"groups of {group_size} do not divide {spec.shape[-1]} columns"
-        return _stored(spec, "f16", because)
-    return _stored(spec, type)
+        return PlannedTensor(spec, _plain("f32"))
+    layout = layout_for(type, cols, choice)
+    if layout is not None:
+        return PlannedTensor(spec, layout)
+    because = f"groups of {smallest_group(type)} do not divide {cols} columns"
+    return PlannedTensor(spec, _plain("f16"), because)
 
 
-def _stored(spec: TensorSpec, type: str, because: str = "") -> PlannedTensor:
-    group_size, group_bytes = LAYOUTS[type]
-    return PlannedTensor(spec, type, spec.num_values // group_size * group_bytes, because)
+def _plain(type: str) -> Layout:
+    layout = layout_for(type, 1)
+    assert layout is not None
+    return layout

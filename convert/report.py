@@ -8,13 +8,18 @@ from typing import Any
 
 @dataclass(frozen=True)
 class TensorReport:
-    """One tensor of the file; the errors are against the source, None in a dry run."""
+    """One tensor of the file; the errors are against the source, None in a dry run.
+
+    `group_size` and `has_minima` are those of int8 and int4.
+    """
 
     name: str
     source_name: str
     type: str
     shape: tuple[int, ...]
     bytes: int
+    group_size: int = 0
+    has_minima: bool = False
     rmse: float | None = None
     max_abs_error: float | None = None
 

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from convert.metadata import Entry
 from convert.plan import Plan, PlannedTensor
 from convert.report import ActivationReport, TensorReport
-from convert.stored_types import LAYOUTS
 from convert.writers.gguf import Load
 from edge import _native
 from edge.errors import ModelFileError
@@ -24,6 +23,7 @@ from edge.formats.gguf_file import Header, read_header
 # RMSE over the root mean square of the largest magnitude of each group: half a step of the type
 # plus the rounding of its half-precision scale (2^-11), which no sound file exceeds.
 RMSE_LIMITS = {"f32": 0.0, "f16": 2**-11, "bf16": 2**-8, "q8_0": 0.0045, "q4_0": 0.126}
+RMSE_LIMITS |= {"int8": 0.0045, "int4": 0.126}
 _CHUNK_VALUES = 1 << 20
 _FORWARD_ROWS = 64
 _HINT = "nothing was replaced; convert again, and check the disk if it happens twice"
@@ -98,8 +98,13 @@ def _check_entries(path: Path, found: dict[str, Any], entries: Iterable[Entry]) 
 
 
 def _check_tensors(path: Path, header: Header, plan: Plan) -> None:
-    wanted = [(t.spec.target, t.type, t.spec.shape, t.num_bytes) for t in plan.tensors]
-    found = [(t.name, t.type, tuple(t.shape), t.num_bytes) for t in header.tensors.values()]
+    wanted = [
+        (t.spec.target, t.type, t.spec.shape, t.num_bytes, *t.layout.choices) for t in plan.tensors
+    ]
+    found = [
+        (t.name, t.type, tuple(t.shape), t.num_bytes, t.group_size, t.has_minima)
+        for t in header.tensors.values()
+    ]
     for want, have in zip(wanted, found, strict=False):
         if want != have:
             raise _fault(path, f"tensor {have} reads back where {want} was written")
@@ -128,8 +133,7 @@ def _compare(
 ) -> TensorReport:
     values = values.reshape(-1, values.shape[-1])
     rows, cols = values.shape
-    group_size, _ = LAYOUTS[tensor.type]
-    row_bytes = tensor.num_bytes // rows
+    row_bytes = tensor.row_bytes
     step = max(1, _CHUNK_VALUES // cols)
     sums = _Sums()
     for first in range(0, rows, step):
@@ -137,8 +141,9 @@ def _compare(
         # read, not mapped: mapped pages would count as memory of this process
         count = len(part) * row_bytes
         stored = np.fromfile(path, np.uint8, count, offset=offset + first * row_bytes)
-        read = _native.dequantize(tensor.type, stored.reshape(len(part), row_bytes), cols)
-        sums.add(part, read, group_size)
+        stored = stored.reshape(len(part), row_bytes)
+        read = _native.dequantize(tensor.type, stored, cols, *tensor.layout.choices)
+        sums.add(part, read, tensor.layout.group_size)
     rmse = math.sqrt(sums.squared_error / values.size)
     limit = RMSE_LIMITS[tensor.type] * math.sqrt(sums.squared_peaks / sums.num_peaks)
     if not rmse <= limit:
@@ -150,6 +155,8 @@ def _compare(
         type=tensor.type,
         shape=tensor.spec.shape,
         bytes=tensor.num_bytes,
+        group_size=tensor.layout.choices[0],
+        has_minima=tensor.layout.has_minima,
         rmse=rmse,
         max_abs_error=sums.largest_error,
     )

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from edge._native import CancelFlag
     from edge.errors import (
+        BudgetError,
         CancelledError,
         ConstraintError,
         ContextLengthError,
@@ -35,6 +36,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "edge._native": ("CancelFlag",),
     "edge.errors": (
+        "BudgetError",
         "CancelledError",
         "ConstraintError",
         "ContextLengthError",
@@ -53,6 +55,7 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "BudgetError",
     "CancelFlag",
     "CancelledError",
     "Commit",

@@ -9,12 +9,36 @@ from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
+class RowLogits:
+    """The logits behind some rows' statistics; all arrays are [rows].
+
+    ``top1`` is the most probable token that may be chosen, whatever was drawn; ``top1_logit``
+    and ``top2_logit`` belong to it and to the second, ``log_z`` to the whole row. ``plain_*`` are
+    the same before anything was added to single logits.
+    """
+
+    top1: NDArray[np.int32]
+    top1_logit: NDArray[np.float32]
+    top2_logit: NDArray[np.float32]
+    log_z: NDArray[np.float32]
+    plain_top1: NDArray[np.int32]
+    plain_top1_logit: NDArray[np.float32]
+    plain_log_z: NDArray[np.float32]
+
+    def take(self, entries: NDArray[np.intp]) -> RowLogits:
+        """Some entries, in that order."""
+        return RowLogits(**{name: values[entries] for name, values in vars(self).items()})
+
+
+@dataclass(frozen=True)
 class RowStats:
     """The denoiser's view of some positions, one entry each; all arrays are [rows].
 
     ``tokens`` are the candidates (most probable, or drawn at the asked temperature),
     ``confidence`` the model's plain probability of each, ``margin`` the probability of the most
-    probable token less that of the second, ``entropy`` is in nats.
+    probable token less that of the second, ``entropy`` is in nats. ``logits`` are what they were
+    computed from, where the backend gives it; ``head_ns`` is the time that the head took of their
+    forward, 0 where the backend does not say.
     """
 
     positions: NDArray[np.int32]
@@ -22,6 +46,22 @@ class RowStats:
     confidence: NDArray[np.float32]
     margin: NDArray[np.float32]
     entropy: NDArray[np.float32]
+    logits: RowLogits | None = None
+    head_ns: int = 0
+
+    @property
+    def top1(self) -> NDArray[np.int32]:
+        """The model's own most probable tokens, whatever was drawn."""
+        return self.tokens if self.logits is None else self.logits.plain_top1
+
+    @property
+    def top1_probability(self) -> NDArray[np.float32]:
+        """The model's probability of each of them."""
+        logits = self.logits
+        if logits is None:
+            return self.confidence
+        probability: NDArray[np.float32] = np.exp(logits.plain_top1_logit - logits.plain_log_z)
+        return probability
 
     def take(self, entries: NDArray[np.intp], positions: NDArray[np.int32]) -> RowStats:
         """Some entries, in that order, as the view of other positions."""
@@ -31,6 +71,8 @@ class RowStats:
             self.confidence[entries],
             self.margin[entries],
             self.entropy[entries],
+            None if self.logits is None else self.logits.take(entries),
+            self.head_ns,
         )
 
 
@@ -57,7 +99,7 @@ class Block:
 
 
 class Canvas:
-    """Ids [length] with a committed flag each; committed positions never change again.
+    """Ids [length] with a committed flag each; what was given never changes.
 
     ``output_start`` is where the answer begins: the prompt's end, or 0 for a canvas whose
     prompt is refined in place.
@@ -118,6 +160,18 @@ class Canvas:
             raise ValueError("the mask token cannot be committed")
         self.ids[positions] = tokens
         self.committed[positions] = ~is_mask
+
+    def remask(self, positions: NDArray[np.int32]) -> None:
+        """Make holes of committed positions; raises ValueError for what was given or is a hole."""
+        if self._given[positions].any() or not self.committed[positions].all():
+            raise ValueError("only what was committed can be remasked")
+        self.ids[positions] = self.mask_token_id
+        self.committed[positions] = False
+
+    def restore(self, positions: NDArray[np.int32], tokens: NDArray[np.int32]) -> None:
+        """Put back what ``remask`` took, whatever has been committed there since."""
+        self.ids[positions] = tokens
+        self.committed[positions] = True
 
     def committed_prefix(self) -> NDArray[np.int32]:
         """The answer's ids before its first hole."""

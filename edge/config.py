@@ -110,6 +110,14 @@ class DiffusionConfig:
         return self.attention != "full"
 
     @property
+    def fuses(self) -> bool:
+        """A finished block can be stored by the forward that begins the next one.
+
+        Its rows attend as when stored alone, and nothing of theirs is needed before.
+        """
+        return self.attention == "block" and not self.carries
+
+    @property
     def carries(self) -> bool:
         """The forward that stores a block also predicts the first token of the next."""
         return self.caches and (self.shift_logits or self.attention == "causal_context")

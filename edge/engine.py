@@ -11,6 +11,8 @@ from edge._native import CancelFlag
 from edge.backends.base import Backend, Cache, Draws, Mask, StepRequest
 from edge.canvas import Block, Canvas, RowStats
 from edge.config import ModelConfig
+from edge.credit import Credit
+from edge.dual_cache import DualCache
 
 _NO_ROWS = np.empty(0, np.int32)
 
@@ -33,8 +35,6 @@ class Candidates:
 class Engine:
     """A model ready for requests."""
 
-    cache = "exact"
-
     def __init__(self, backend: Backend, config: ModelConfig) -> None:
         self.backend = backend
         self.config = config
@@ -46,9 +46,15 @@ class Engine:
         *,
         guidance_scale: float = 0.0,
         cancel: CancelFlag | None = None,
+        dual: DualCache | None = None,
+        credit: Credit | None = None,
     ) -> Session:
-        """Begin a request on a canvas."""
-        return Session(self, canvas, self._draws(candidates), guidance_scale, cancel)
+        """Begin a request on a canvas.
+
+        ``dual`` decides what a bidirectional model reuses, ``credit`` raises candidates that last.
+        """
+        draws = self._draws(candidates)
+        return Session(self, canvas, draws, guidance_scale, cancel, dual, credit)
 
     def logits(self, ids: NDArray[np.int32], context_length: int) -> NDArray[np.float32]:
         """Return float32 [ids, vocab] of one forward; row i belongs to position i."""
@@ -83,8 +89,11 @@ class Session:
 
     Under full attention every row sees every other, so nothing computed before a token changed
     is exact afterwards: each forward computes the whole canvas, and only the head is spared the
-    rows nobody asks about. Otherwise committed blocks see nothing later; ``prefill`` and
-    ``store`` keep their keys and values, and a forward computes one block.
+    rows nobody asks about, unless a ``DualCache`` approximates. Otherwise committed blocks see
+    nothing later; ``prefill`` and ``store`` keep their keys and values, and a forward computes one
+    block. Where neither was called for what stands before a block, its first forward computes and
+    stores that, too: the weights are read once instead of twice. ``DiffusionConfig.fuses`` says
+    where that is exact.
 
     Each method returns None when it was cancelled, which leaves the cache as it was.
     """
@@ -96,6 +105,8 @@ class Session:
         draws: Draws,
         guidance_scale: float,
         cancel: CancelFlag | None,
+        dual: DualCache | None,
+        credit: Credit | None,
     ) -> None:
         self._backend = engine.backend
         self._diffusion = engine.config.diffusion
@@ -105,9 +116,15 @@ class Session:
         self._guidance_scale = guidance_scale
         self._cancel = cancel
         self._cache: Cache | None = None
-        if self._diffusion.caches:
+        self.dual = dual
+        self._credit = credit
+        if self._diffusion.caches or dual is not None:
             self._cache = self._backend.new_cache(len(canvas))
+        self._num_stored = 0  # positions before this one are in the cache
+        self._num_draws = 0
         self.forwards = 0
+        self.deadline_ns = 0  # of the forwards to come, 0 for none
+        self.shape = (0, 0, 0)  # of the last one: active, context and head rows
 
     def prefill(self, stop: int) -> RowStats | None:
         """Store the prompt's positions before ``stop``; rows as ``store`` returns them."""
@@ -127,20 +144,68 @@ class Session:
 
     def denoise(self, block: Block, positions: NDArray[np.int32]) -> RowStats | None:
         """Return statistics of ``positions`` [rows] of a block."""
-        start, stop = (block.origin, block.stop) if self._cache else (0, len(self._canvas))
+        start, stop, num_stored = self._active(block)
         # Row i - 1 predicts position i where the model shifts, except at the very beginning.
         shift = int(self._diffusion.shift_logits)
         wanted = np.maximum(positions - shift, start) - start
         head_rows, entry_of = np.unique(wanted, return_inverse=True)
-        rows = self._forward(start, stop, head_rows.astype(np.int32), guided=True)
-        return None if rows is None else rows.take(entry_of, positions)
+        # Several blocks at once, when a budget is tight, see what blocks after each other see.
+        several = self._diffusion.caches and stop - start > self._diffusion.block_length
+        in_blocks = several and self._mask_of_prompt.kind == "block"
+        rows = self._forward(
+            start,
+            stop,
+            head_rows.astype(np.int32),
+            mask=self._mask_of_prompt if num_stored or in_blocks else None,
+            store=num_stored > 0,
+            num_stored=num_stored,
+            guided=True,
+            credit=self._credit,
+        )
+        if rows is None:
+            return None
+        rows = rows.take(entry_of, positions)
+        if self.dual is None:
+            self._num_stored += num_stored
+        elif num_stored:
+            self.dual.refreshed(block, self._num_committed, rows)
+        else:
+            self.dual.reused(rows)
+        return rows
+
+    def num_active(self, block: Block) -> int:
+        """How many tokens the next forward of a block computes."""
+        start, stop, _ = self._active(block)
+        return stop - start
+
+    @property
+    def cache(self) -> str:
+        """What was reused so far: ``exact`` or ``dual``."""
+        return "dual" if self.dual is not None and self.dual.num_approximate else "exact"
+
+    @property
+    def _num_committed(self) -> int:
+        return int(np.count_nonzero(self._canvas.committed))
+
+    def _active(self, block: Block) -> tuple[int, int, int]:
+        """(start, stop) of what is computed and how many of these tokens are then stored."""
+        length = len(self._canvas)
+        if self.dual is not None:
+            due = self.dual.is_due(block, self._num_committed)
+            return (0, length, length) if due else (*self.dual.span(block), 0)
+        if self._cache is None:
+            return 0, length, 0
+        return self._num_stored, block.stop, block.origin - self._num_stored
 
     def _store(self, start: int, stop: int, mask: Mask) -> RowStats | None:
         # A prompt that ends inside a block needs nobody to predict its own tokens.
         carries = self._diffusion.carries and not self._canvas.committed[stop : stop + 1].all()
         last = np.array([stop - start - 1], np.int32) if carries else _NO_ROWS
         rows = self._forward(start, stop, last, mask=mask, store=True)
-        return None if rows is None else replace(rows, positions=rows.positions + 1)
+        if rows is None:
+            return None
+        self._num_stored = stop
+        return replace(rows, positions=rows.positions + 1)
 
     def _forward(
         self,
@@ -150,20 +215,29 @@ class Session:
         *,
         mask: Mask | None = None,
         store: bool = False,
+        num_stored: int = 0,
         guided: bool = False,
+        credit: Credit | None = None,
     ) -> RowStats | None:
         guided = guided and self._guidance_scale > 0
         request = StepRequest(
             ids=self._canvas.ids[start:stop],
             positions=np.arange(start, stop, dtype=np.int32),
             head_rows=head_rows,
-            draws=replace(self._draws, number=self.forwards),
+            draws=replace(self._draws, number=self._num_draws),
             mask=mask or Mask(),
             cache=self._cache,
             store=store,
+            num_stored=num_stored,
+            bias=None if credit is None else credit.bias(head_rows + start),
             guidance_ids=self._canvas.without_prompt()[start:stop] if guided else None,
             guidance_scale=self._guidance_scale,
             cancel=self._cancel,
+            deadline_ns=self.deadline_ns,
         )
+        context = start if self.dual is None else len(self._canvas) - (stop - start)
+        self.shape = (stop - start, context, len(head_rows))
         self.forwards += 1 + guided
-        return self._backend.forward(request)
+        self._num_draws += bool(len(head_rows))  # fused or not, a step draws the same
+        rows = self._backend.forward(request)
+        return rows if rows is None or credit is None else credit.raised(rows)

@@ -8,6 +8,7 @@
     ├── ModelNotFoundError      no such file, no such embedded denoiser
     ├── ModelFileError          the model file breaks the format; carries path, offset, reason
     ├── UnsupportedModelError   a sound file this version cannot run
+    ├── BudgetError             the latency budget is too short; carries the smallest feasible one
     ├── ModelClosedError        the model was closed before or during the call
     ├── ConstraintError         the answer does not meet what was asked of it
     ├── DoesNotFitError         memory or disk is too small (also a MemoryError)
@@ -87,6 +88,15 @@ class UnsupportedModelError(EdgeError):
 
 class ModelClosedError(EdgeError):
     """The model was closed before or during the call."""
+
+
+class BudgetError(EdgeError):
+    """The latency budget is too short for any answer; both are in ms."""
+
+    def __init__(self, what: str, *, budget_ms: float, min_budget_ms: float, hint: str) -> None:
+        super().__init__(what, hint=hint)
+        self.budget_ms = budget_ms
+        self.min_budget_ms = min_budget_ms
 
 
 class ConstraintError(EdgeError):

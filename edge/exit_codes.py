@@ -9,6 +9,7 @@ code    when
 4       the model is sound, but not supported
 5       not found
 6       does not fit in memory
+7       the latency budget is too short for any answer
 8       the answer is not what was asked for
 70      internal: anything else, non-finite numbers among them
 130     Ctrl-C
@@ -33,6 +34,7 @@ from typing import Any
 import click
 
 from edge.errors import (
+    BudgetError,
     CancelledError,
     ConstraintError,
     EdgeError,
@@ -63,6 +65,7 @@ EXIT_CODES: dict[type[BaseException], int] = {
     ModelNotFoundError: 5,
     FileNotFoundError: 5,
     MemoryError: 6,
+    BudgetError: 7,
     ConstraintError: 8,
     NumericError: INTERNAL,
     click.Abort: 130,

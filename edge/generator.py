@@ -2,56 +2,65 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 import time
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edge import remask
 from edge.canvas import Block, RowStats
+from edge.credit import Credit
+from edge.early_stop import RULES, EarlyStop
 from edge.engine import Candidates, Engine, Session
+from edge.guesses import Guesses
+from edge.pacing import Pacer, Timing
 from edge.request import Part, Plan
 from edge.result import Commit, Done, Draft, Result, Stats
 from edge.samplers.base import BlockProgress, with_progress_floor
+from edge.tally import Tally
 from edge.tokenizer import TextStream, Tokenizer
-
-
-@dataclass
-class _Tally:
-    """Counts of a request so far; times in ns of the monotonic clock."""
-
-    started_ns: int
-    steps: int = 0
-    prefill_ns: int = 0
-    denoise_ns: int = 0
-    first_text_ns: int | None = None
-    forced_tokens: int = 0
-    confidences: list[float] = field(default_factory=list)
 
 
 class Generation:
     """One request from its plan to its result."""
 
     def __init__(
-        self, engine: Engine, tokenizer: Tokenizer | None, plan: Plan, started_ns: int
+        self,
+        engine: Engine,
+        tokenizer: Tokenizer | None,
+        plan: Plan,
+        started_ns: int,
+        timing: Timing | None = None,
+        verify: Callable[[str], bool] | None = None,
+        clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self._engine = engine
         self._diffusion = engine.config.diffusion
         self._tokenizer = tokenizer
+        self._verify = verify
+        self._clock = clock
+        self._pacer: Pacer | None = None
+        if plan.options.has_budget and timing is not None:
+            self._pacer = Pacer(timing, plan, started_ns, clock)
+            plan = self._pacer.plan
         self._plan = plan
         self._canvas = plan.canvas
         self._options = plan.options
         self._session = self._open_session()
-        self._tally = _Tally(started_ns)
+        self._tally = Tally(started_ns)
+        self._guesses = Guesses(len(plan.canvas))
+        self._confidence = np.full(len(plan.canvas), np.nan)  # of what was committed
+        self._settled = plan.canvas.output_start  # what stands before it is not remasked
         self._stream = TextStream(tokenizer)
 
     def run(self) -> Iterator[Draft | Commit | Done]:
         """Yield a Draft per step, a Commit whenever the answer's beginning grows, then Done."""
         status = yield from self._run_blocks()
+        if self._pacer is not None:
+            status = self._pacer.status(status, filled=self._guesses.used)
         answer = self._answer(status)
         yield from self._commit_event(answer, at_end=True)
         yield Done(self._result(answer, status))
@@ -67,61 +76,201 @@ class Generation:
             mask_is_a_token=options.reference,
         )
         return self._engine.open(
-            self._canvas, candidates, guidance_scale=options.guidance, cancel=options.cancel
+            self._canvas,
+            candidates,
+            guidance_scale=options.guidance,
+            cancel=options.cancel,
+            dual=self._plan.dual_cache(),
+            credit=Credit() if options.credit else None,
         )
 
     def _run_blocks(self) -> Generator[Draft | Commit, None, str]:
         blocks = self._plan.blocks
         carried = None
         prompt_end = blocks[0].origin
-        if self._diffusion.caches and prompt_end > 0:
-            carried = self._forward(partial(self._session.prefill, prompt_end), prefill=True)
+        if self._diffusion.caches and prompt_end > 0 and not self._plan.fused:
+            carried = self._forward("prefill", partial(self._session.prefill, prompt_end))
             if carried is None:
-                return "cancelled"
+                return self._stopped()
         for index, block in enumerate(blocks):
             if carried is not None:
                 self._commit_carried(carried)
             status = yield from self._run_block(index)
+            if status != "cancelled" and self._options.remask == "conf":
+                status = yield from self._refine(index, status)
             if status != "complete":
                 return status
+            if self._has_no_time_after(index):
+                return "shortened"
             if self._stores(index, block):
-                carried = self._forward(partial(self._session.store, block))
+                carried = self._forward("store", partial(self._session.store, block))
                 if carried is None:
-                    return "cancelled"
+                    return self._stopped()
         return "complete"
+
+    def _has_no_time_after(self, index: int) -> bool:
+        is_last = index + 1 == len(self._plan.blocks)
+        if self._pacer is None or is_last or not self._diffusion.caches:
+            return False
+        return not self._pacer.goes_on(index)
+
+    def _stopped(self) -> str:
+        """What a forward that did not end means: the caller's wish, or the deadline."""
+        flag = self._options.cancel
+        if self._pacer is None or (flag is not None and flag.is_set()):
+            return "cancelled"
+        if not self._pacer.answered:
+            raise self._pacer.refusal()
+        return "shortened"
 
     def _stores(self, index: int, block: Block) -> bool:
         """The last block's keys and values serve nobody, but the published loops store it."""
-        if not self._diffusion.caches:
+        if not self._diffusion.caches or self._plan.fused:
             return False
         return index + 1 < len(self._plan.blocks) or (self._options.reference and block.whole)
 
+    def _refine(self, index: int, status: str) -> Generator[Draft | Commit, None, str]:
+        """Remask while steps are left: a block that is about to be stored, or the whole answer."""
+        span = self._refinable(index, status)
+        if span is None:
+            return status
+        block = Block(*span, span[0], whole=False) if not self._diffusion.caches else None
+        for round_ in remask.rounds(
+            self._canvas, self._confidence, span, partial(self._spare_steps, index)
+        ):
+            self._tally.remasked_tokens += len(round_.positions)
+            filled = yield from self._run_part(index, Part(*span, round_.num_steps), block)
+            if filled == "cancelled":
+                round_.undo()
+                return filled
+            if len(self._canvas.holes(*span)):  # a new end token came up before them
+                return "eos"
+        self._settled = span[1]
+        return status if self._eos_index() is None else "eos"
+
+    def _refinable(self, index: int, status: str) -> tuple[int, int] | None:
+        """(start, stop) of what may be remasked after a block: neither an end token nor beyond."""
+        block, caches = self._plan.blocks[index], self._diffusion.caches
+        if not caches and status == "complete" and index + 1 < len(self._plan.blocks):
+            return None
+        end = self._eos_index()
+        stop = block.stop if end is None else self._canvas.output_start + end
+        # The first token of a block may come from the forward that stored the one before.
+        start = block.start + self._diffusion.carries if caches else self._canvas.output_start
+        return (start, stop) if start < stop else None
+
+    def _spare_steps(self, index: int) -> int:
+        """Planned steps up to and with this block that were not needed."""
+        parts = [part for parts in self._plan.parts[: index + 1] for part in parts]
+        return sum(part.steps for part in parts) - self._tally.steps
+
     def _run_block(self, index: int) -> Generator[Draft | Commit, None, str]:
-        yield from self._commit_event(self._canvas.committed_prefix())
+        yield from self._commit_event(self._settled_prefix())
         for part in self._plan.parts[index]:
             if self._ends_early():
                 return "eos"
-            status = yield from self._run_part(index, part)
+            run = self._run_part if self._pacer is None else self._run_part_in_time
+            status = yield from run(index, part)
             if status != "complete":
                 return status
+        if self._tally.first_block_ns is None:
+            self._tally.first_block_ns = self._clock()
         return "eos" if self._ends_after_block() else "complete"
 
-    def _run_part(self, index: int, part: Part) -> Generator[Draft | Commit, None, str]:
-        block = self._plan.blocks[index]
+    def _run_part(
+        self, index: int, part: Part, block: Block | None = None
+    ) -> Generator[Draft | Commit, None, str]:
+        block = block or self._plan.blocks[index]
+        early_stop = self._early_stop()
         num_holes = len(self._canvas.holes(part.start, part.stop))
         for step in range(self._num_iterations(part, num_holes)):
             holes = self._canvas.holes(part.start, part.stop)
             if not len(holes) and not self._runs_all_steps:
                 break
-            rows = self._forward(partial(self._session.denoise, block, holes))
+            rows = self._denoise(block, holes)
             if rows is None:
                 return "cancelled"
-            self._commit(rows, self._progress(part, step, num_holes, num_holes - len(holes)))
-            yield self._draft(index, rows)
-            yield from self._commit_event(self._canvas.committed_prefix())
+            progress = self._progress(part, step, num_holes, num_holes - len(holes))
+            stops = early_stop is not None and early_stop.is_due(rows, progress)
+            yield from self._take(index, rows, rows, progress, everything=stops)
             if self._ends_early():
                 return "eos"
         return "complete"
+
+    def _denoise(self, block: Block, positions: NDArray[np.int32]) -> RowStats | None:
+        fused_prefill = self._plan.fused and self._session.forwards == 0 and block.origin > 0
+        kind = "prefill" if fused_prefill else "denoise"
+        return self._forward(kind, partial(self._session.denoise, block, positions))
+
+    def _run_part_in_time(self, index: int, part: Part) -> Generator[Draft | Commit, None, str]:
+        """The same under a latency budget: what has no time for its own step is filled."""
+        pacer, block = self._pacer, self._plan.blocks[index]
+        assert pacer is not None
+        number, early_stop = self._plan.parts[index].index(part), self._early_stop()
+        num_holes, step = len(self._canvas.holes(part.start, part.stop)), 0
+        while len(holes := self._canvas.holes(part.start, part.stop)):
+            known = self._guesses.cover(holes)
+            if pacer.is_over(index, len(holes), begins=step == 0 and number == 0):
+                break
+            if known and not pacer.may_step(index, number, len(holes)):
+                break
+            asked = self._asked(index, number, holes)
+            rows = self._denoise(block, asked)
+            if rows is None:
+                if self._stopped() == "cancelled":
+                    return "cancelled"
+                break
+            pacer.first_step_done()
+            self._guesses.take(rows)
+            own = rows.take(np.arange(len(holes)), holes)
+            planned = pacer.planned_steps(index, number, step, len(holes))
+            so_far = BlockProgress(step, step + planned, num_holes, num_holes - len(holes))
+            stops = early_stop is not None and early_stop.is_due(own, so_far)
+            progress = BlockProgress(0, planned, len(holes), 0)
+            yield from self._take(index, rows, own, progress, everything=stops)
+            if self._ends_early():
+                return "eos"
+            step += 1
+        return (yield from self._fill(part))
+
+    def _asked(self, index: int, number: int, holes: NDArray[np.int32]) -> NDArray[np.int32]:
+        """Positions that a step looks at: where time is short, of later parts as well."""
+        block, pacer = self._plan.blocks[index], self._pacer
+        if pacer is None or not pacer.looks_ahead(index, number, len(holes)):
+            return holes
+        if self._diffusion.caches:
+            return self._canvas.holes(int(holes[0]), block.stop)
+        whole = self._session.num_active(block) == len(self._canvas)
+        return self._canvas.holes(int(holes[0])) if whole else holes
+
+    def _fill(self, part: Part) -> Generator[Commit, None, str]:
+        """Commit the last guesses of a part's holes; "shortened" where there is none."""
+        holes = self._canvas.holes(part.start, part.stop)
+        if not len(holes):
+            return "complete"
+        if not self._guesses.cover(holes):
+            return "shortened"
+        rows = self._guesses.use(holes)
+        threshold = self._plan.sampler_options.threshold
+        self._tally.forced_tokens += int((rows.confidence <= threshold).sum())
+        self._give(rows, np.arange(len(holes)))
+        yield from self._commit_event(self._canvas.committed_prefix())
+        return "complete"
+
+    def _take(
+        self,
+        index: int,
+        rows: RowStats,
+        own: RowStats,
+        progress: BlockProgress,
+        *,
+        everything: bool,
+    ) -> Iterator[Draft | Commit]:
+        """Commit of the part's ``own`` rows, show all ``rows`` of the step."""
+        self._commit(own, progress, everything=everything)
+        self._tally.step(index)
+        yield self._draft(index, rows)
+        yield from self._commit_event(self._settled_prefix())
 
     def _progress(self, part: Part, step: int, num_holes: int, num_filled: int) -> BlockProgress:
         """Published loops of block models count a ragged first block as a whole one."""
@@ -148,28 +297,42 @@ class Generation:
         """Every step commits at least one hole, so a part needs no more than it has holes."""
         return part.steps if self._runs_all_steps else num_holes
 
-    def _forward(
-        self, forward: Callable[[], RowStats | None], *, prefill: bool = False
-    ) -> RowStats | None:
-        begin = time.monotonic_ns()
+    def _forward(self, kind: str, forward: Callable[[], RowStats | None]) -> RowStats | None:
+        if self._pacer is not None:
+            self._pacer.begins()
+            self._session.deadline_ns = self._pacer.stop_at_ns
+        begin = self._clock()
         rows = forward()
-        spent = time.monotonic_ns() - begin
-        if prefill:
-            self._tally.prefill_ns += spent
-        else:
-            self._tally.denoise_ns += spent
+        spent = self._clock() - begin
+        if self._pacer is not None:
+            self._pacer.ended(self._session.shape, spent, rows)
+        self._tally.forward(kind, spent, 0 if rows is None else rows.head_ns)
         return rows
 
-    def _commit(self, rows: RowStats, progress: BlockProgress) -> None:
+    def _early_stop(self) -> EarlyStop | None:
+        name = self._options.early_stop
+        return RULES[name]() if name in RULES else None
+
+    def _commit(self, rows: RowStats, progress: BlockProgress, *, everything: bool) -> None:
         sampler = self._plan.sampler
         ranked = self._with_late_eos(rows)
         chosen = sampler.choose(ranked, progress)
         if not self._options.reference:
             ruled = len(chosen)
             chosen = with_progress_floor(chosen, sampler.rank(ranked), progress)
-            self._tally.forced_tokens += len(chosen) - ruled
+            chosen = np.arange(len(rows.positions)) if everything else chosen
+            forced = len(chosen) - ruled
+            if self._pacer is not None:
+                forced = self._forced(ranked, chosen)
+            self._tally.forced_tokens += forced
         self._give(rows, chosen)
-        self._tally.steps += 1
+
+    def _forced(self, rows: RowStats, chosen: NDArray[np.intp]) -> int:
+        """How many unsure rows the rule would not have chosen had it all the time."""
+        at_leisure = BlockProgress(0, len(rows.positions), len(rows.positions), 0)
+        unsure = rows.confidence <= self._plan.sampler_options.threshold
+        unsure[self._plan.sampler.choose(rows, at_leisure)] = False
+        return int(unsure[chosen].sum())
 
     def _commit_carried(self, rows: RowStats) -> None:
         """The token after a stored block; an empty one when the model carries none over."""
@@ -181,7 +344,7 @@ class Generation:
             rows.tokens[chosen],
             mask_is_a_token=self._options.reference,
         )
-        self._tally.confidences.extend(rows.confidence[chosen].tolist())
+        self._confidence[rows.positions[chosen]] = rows.confidence[chosen]
 
     def _with_late_eos(self, rows: RowStats) -> RowStats:
         """LLaDA's second rule against early ends: an end token is the least sure of all."""
@@ -213,16 +376,25 @@ class Generation:
             committed=canvas.committed.copy(),
             confidence=confidence,
         )
+        if self._tally.first_draft_ns is None:
+            self._tally.first_draft_ns = self._clock()
         if self._options.on_step is not None:
             self._options.on_step(draft)
         return draft
+
+    def _settled_prefix(self) -> NDArray[np.int32]:
+        """The answer's committed beginning that will not be taken back."""
+        prefix = self._canvas.committed_prefix()
+        if self._options.remask == "none":
+            return prefix
+        return prefix[: self._settled - self._canvas.output_start]
 
     def _commit_event(self, prefix: NDArray[np.int32], *, at_end: bool = False) -> Iterator[Commit]:
         text, ids = self._stream.advance(self._before_eos(prefix), at_end=at_end)
         if not ids and not text:
             return
         if self._tally.first_text_ns is None:
-            self._tally.first_text_ns = time.monotonic_ns()
+            self._tally.first_text_ns = self._clock()
         yield Commit(text, ids)
 
     def _eos_index(self) -> int | None:
@@ -259,44 +431,32 @@ class Generation:
 
     def _result(self, answer: NDArray[np.int32], status: str) -> Result:
         text = None if self._tokenizer is None else self._tokenizer.decode(answer)
+        verified = None if self._verify is None else self._verify(text or "")
+        if self._pacer is not None:
+            self._pacer.finish()
         return Result(
             text=text,
             ids=answer.tolist(),
             status=status,
-            complete=status != "cancelled",
+            complete=self._is_whole(status),
+            verified=verified,
             stats=self._stats(len(answer)),
         )
 
+    def _is_whole(self, status: str) -> bool:
+        if status == "deadline_infeasible":
+            cut = self._pacer is not None and self._pacer.cut
+            return not cut and (self._eos_index() is not None or not len(self._canvas.holes()))
+        return status not in ("cancelled", "shortened")
+
     def _stats(self, answer_length: int) -> Stats:
-        tally = self._tally
-        elapsed_ns = time.monotonic_ns() - tally.started_ns
-        tokens = len(tally.confidences) if self._diffusion.in_place else answer_length
-        first_ns = tally.first_text_ns
-        return Stats(
-            sampler=self._plan.sampler_name,
-            seed=self._options.seed,
-            budget_ms=None,
-            elapsed_ms=elapsed_ns / 1e6,
-            overshoot_ms=None,
-            steps=tally.steps,
-            nfe=self._session.forwards,
-            tokens=tokens,
-            tokens_per_forward=tokens / max(1, self._session.forwards),
-            tokens_per_s=tokens / max(1e-9, elapsed_ns / 1e9),
-            ttft_ms=None if first_ns is None else (first_ns - tally.started_ns) / 1e6,
-            prefill_ms=tally.prefill_ns / 1e6,
-            denoise_ms=tally.denoise_ns / 1e6,
-            forced_tokens=tally.forced_tokens,
-            mean_confidence=float(np.mean(tally.confidences)) if tally.confidences else None,
-            cache=self._engine.cache,
-            backend=self._engine.backend.name,
-            isa=self._engine.backend.isa,
-            threads=self._engine.backend.threads,
-            peak_rss_bytes=peak_rss_bytes(),
+        given = self._confidence[~np.isnan(self._confidence)]
+        return self._tally.stats(
+            self._plan,
+            self._engine.backend,
+            self._session,
+            self._pacer,
+            confidences=given,
+            tokens=len(given) if self._diffusion.in_place else answer_length,
+            clock=self._clock,
         )
-
-
-def peak_rss_bytes() -> int:
-    """Largest resident set of this process so far."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

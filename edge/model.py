@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from os import PathLike, fspath
 from pathlib import Path
 from reprlib import repr as shown
@@ -16,8 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge import backends, samplers, tasks
+from edge import backends, machine, profile, samplers, tasks
 from edge.config import ModelConfig, read_config
+from edge.costs import StepCosts
 from edge.denoisers import DEFAULT, EMBEDDED, path_of
 from edge.engine import Engine
 from edge.errors import (
@@ -29,6 +31,7 @@ from edge.errors import (
 from edge.formats import keys
 from edge.formats.gguf_file import Header, header_of, open_model, read_header
 from edge.generator import Generation
+from edge.pacing import Timing
 from edge.request import GenerateConfig, plan_request
 from edge.result import Commit, Done, Draft, Result
 from edge.template import ChatTemplate
@@ -72,6 +75,11 @@ class ModelInfo:
         """The file's ``general.architecture``."""
         return self.config.denoiser.architecture
 
+    @property
+    def bits_per_weight(self) -> float:
+        """Mean bits that one weight takes."""
+        return 8 * sum(size for _, size in self.types.values()) / max(1, self.num_parameters)
+
     def file_sha256(self) -> str:
         """SHA-256 of the whole file, computed now."""
         digest = hashlib.sha256()
@@ -95,15 +103,23 @@ def load(
     threads: int | None = None,
     backend: str = "native",
     activations: str = "int8",
+    pack_cache: bool = True,
 ) -> Model:
     """Open a model file or an embedded denoiser by name (None: the default one).
 
     ``threads`` defaults to the big cores. ``activations`` "int8" quantizes what enters the
     quantized layers, "f32" does not (slower, closer to the float model); float weights always
-    meet float activations. Raises ModelNotFoundError, ModelFileError, UnsupportedModelError,
-    RequestError, MemoryError.
+    meet float activations. ``pack_cache`` lets a large model's packed weights be kept in the cache
+    folder, which makes the next load quick. Raises ModelNotFoundError, ModelFileError,
+    UnsupportedModelError, RequestError, MemoryError.
     """
-    return Model(_resolve(path), threads=threads, backend=backend, activations=activations)
+    return Model(
+        _resolve(path),
+        threads=threads,
+        backend=backend,
+        activations=activations,
+        pack_cache=pack_cache,
+    )
 
 
 class Model:
@@ -113,7 +129,15 @@ class Model:
     step in flight, after which every call raises ModelClosedError.
     """
 
-    def __init__(self, path: str, *, threads: int | None, backend: str, activations: str) -> None:
+    def __init__(
+        self,
+        path: str,
+        *,
+        threads: int | None,
+        backend: str,
+        activations: str,
+        pack_cache: bool,
+    ) -> None:
         file = open_model(path)
         header = header_of(path, file)
         self.info = _info_of(header)
@@ -128,9 +152,21 @@ class Model:
         self.activations = activations
         make = backends.find(backend)
         self._backend = make(
-            path, file, self.config.denoiser, threads=threads, activations=activations
+            path,
+            file,
+            self.config.denoiser,
+            threads=threads,
+            activations=activations,
+            pack_cache=pack_cache,
         )
         self._engine = Engine(self._backend, self.config)
+        self._tensors = header.tensors
+        self._timing = Timing(
+            self.config,
+            self._backend.threads,
+            self._identity,
+            stoppable=self._backend.stoppable,
+        )
 
     def __enter__(self) -> Model:
         return self
@@ -159,8 +195,38 @@ class Model:
         return self._backend.threads
 
     def close(self) -> None:
-        """Free the weights. Safe at any time and more than once."""
+        """Free the weights. Safe at any time and more than once.
+
+        What requests with a latency budget taught about this device is stored.
+        """
         self._backend.close()
+        self._timing.save()
+
+    @property
+    def costs(self) -> StepCosts:
+        """What a step costs here, as latency budgets are planned with; read on first use."""
+        return self._timing.costs
+
+    def calibrate(self, seconds: float = profile.SECONDS) -> tuple[StepCosts, Path]:
+        """Measure what a step costs on this device, use it from now on and store it.
+
+        Return the costs and the file they are in. Takes about ``seconds``, longer where a few
+        forwards of the model do. Without it the first requests with a budget teach the same.
+        """
+        costs = profile.calibrate(self._backend, self.config, seconds)
+        self._timing.use(costs)
+        return costs, profile.write(self._identity(), costs)
+
+    def _identity(self) -> profile.Identity:
+        return profile.Identity(
+            model=profile.hash_of_shapes(self.config.denoiser, self._tensors),
+            cpu=machine.cpu_name(),
+            threads=self._backend.threads,
+            isa=self._backend.isa,
+            backend=self._backend.name,
+            activations=self.activations,
+            engine=profile.engine_hash(),
+        )
 
     def generate(self, prompt: str, *, raw: bool = False, **options: Any) -> Result:
         """Answer a prompt; the options are the fields of ``GenerateConfig``.
@@ -182,7 +248,8 @@ class Model:
         tokenizer = self._require_tokenizer()
         if self.task is not None:
             text = self.task.check_prompt(prompt)
-            return self._verified(self._run(tokenizer.encode(text), options, started_ns), text)
+            verify = partial(self.task.verify, text)
+            return self._run(tokenizer.encode(text), options, started_ns, verify)
         if raw or self._template is None or self.config.diffusion.in_place:
             return self._run(tokenizer.encode(prompt), options, started_ns)
         turn = [{"role": "user", "content": prompt}]
@@ -249,20 +316,16 @@ class Model:
         return self._engine.logits(checked, context_length)
 
     def _run(
-        self, prompt: NDArray[np.int32], options: dict[str, Any], started_ns: int
+        self,
+        prompt: NDArray[np.int32],
+        options: dict[str, Any],
+        started_ns: int,
+        verify: Callable[[str], bool] | None = None,
     ) -> Iterator[Draft | Commit | Done]:
         plan = plan_request(prompt, GenerateConfig.of(options), self.config)
-        return Generation(self._engine, self.tokenizer, plan, started_ns).run()
-
-    def _verified(
-        self, events: Iterator[Draft | Commit | Done], prompt: str
-    ) -> Iterator[Draft | Commit | Done]:
-        for event in events:
-            if isinstance(event, Done) and self.task is not None:
-                result = event.result
-                yield Done(replace(result, verified=self.task.verify(prompt, result.text or "")))
-            else:
-                yield event
+        return Generation(
+            self._engine, self.tokenizer, plan, started_ns, self._timing, verify
+        ).run()
 
     def _checked_ids(self, ids: Sequence[int] | NDArray[np.integer[Any]]) -> NDArray[np.int32]:
         try:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import BinaryIO
 
 import numpy as np
@@ -12,20 +14,23 @@ from gguf import GGMLQuantizationType, GGUFValueType, GGUFWriter
 
 from edge import _native
 from edge.formats import keys
+from edge.formats.groups import Layout, layout_for, own_layouts
 from edge.shapes import Shape
 
-TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0")
-
+_VALUE_TYPES = {
+    int: GGUFValueType.UINT32,
+    float: GGUFValueType.FLOAT32,
+    str: GGUFValueType.STRING,
+}
 _ALIGNMENT = 32
-_GROUP = 32  # a whole number of stored groups in every type
-# So many groups are drawn and repeated; a prime number, so that rows differ.
-_NUM_GROUPS = 65_521
+_ELEMENTS = {str: GGUFValueType.STRING, int: GGUFValueType.UINT32, bool: GGUFValueType.BOOL}
+# So many weights are drawn, in an odd number of groups, and repeated.
+_NUM_DRAWN = 1 << 21
 
 
 def tensor_bytes(size: tuple[int, ...], kind: str) -> int:
     """Bytes of a tensor whose matrices are stored as ``kind``; vectors are f32."""
-    values = math.prod(size)
-    return values * 4 if len(size) == 1 else values // _GROUP * _group_bytes(kind)
+    return math.prod(size[:-1]) * _layout(size, kind).row_bytes(size[-1])
 
 
 def weight_bytes(shape: Shape, kind: str) -> int:
@@ -34,32 +39,40 @@ def weight_bytes(shape: Shape, kind: str) -> int:
 
 
 def write_random_model(
-    path: Path, shape: Shape, kind: str, advance: Callable[[int], None] = lambda _: None
+    path: Path,
+    shape: Shape,
+    kind: str,
+    advance: Callable[[int], None] = lambda _: None,
+    more_keys: Mapping[str, int | float | str] = MappingProxyType({}),
 ) -> None:
     """Write a GGUF file with matrices of type ``kind``; ``advance`` gets each tensor's bytes.
 
     Takes about 25 MiB of memory whatever the shape. Raises OSError.
     """
-    _write_header(path, shape, kind)
-    block = _random_block(kind)
+    _write_header(path, shape, kind, more_keys)
     with path.open("ab") as file:
         _pad(file)
         for _, size in shape.tensors():
             num_bytes = tensor_bytes(size, kind)
-            _repeat(file, block if len(size) == 2 else _ones(size), num_bytes)
+            _repeat(file, _content(size, kind), num_bytes)
             _pad(file)
             advance(num_bytes)
 
 
-def _write_header(path: Path, shape: Shape, kind: str) -> None:
+def _write_header(
+    path: Path, shape: Shape, kind: str, more_keys: Mapping[str, int | float | str]
+) -> None:
     writer = GGUFWriter(path, shape.architecture)
-    for key, value in _metadata(shape).items():
-        value_type = GGUFValueType.FLOAT32 if isinstance(value, float) else GGUFValueType.UINT32
-        writer.add_key_value(key.format(arch=shape.architecture), value, value_type)
+    for key, value in {**_metadata(shape), **more_keys}.items():
+        writer.add_key_value(key.format(arch=shape.architecture), value, _VALUE_TYPES[type(value)])
+    for key, values in own_layouts(_stored(shape, kind)).items():
+        writer.add_key_value(key, values, GGUFValueType.ARRAY, _ELEMENTS[type(values[0])])
     for name, size in shape.tensors():
-        stored = GGMLQuantizationType["F32" if len(size) == 1 else kind.upper()]
-        num_bytes = tensor_bytes(size, kind)
-        writer.add_tensor_info(name, size, np.dtype(np.float32), num_bytes, stored)
+        layout, num_bytes = _layout(size, kind), tensor_bytes(size, kind)
+        stored = GGMLQuantizationType["I8" if layout.is_own else layout.type.upper()]
+        shown = (size[0], layout.row_bytes(size[1])) if layout.is_own else size
+        name = layout.stored_name(name)
+        writer.add_tensor_info(name, shown, np.dtype(np.float32), num_bytes, stored)
     try:
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
@@ -83,13 +96,28 @@ def _metadata(shape: Shape) -> dict[str, int | float]:
     }
 
 
-def _group_bytes(kind: str) -> int:
-    return _native.quantize(kind, np.zeros((1, _GROUP), np.float32)).size
+def _layout(size: tuple[int, ...], kind: str) -> Layout:
+    layout = layout_for("f32" if len(size) == 1 else kind, size[-1])
+    assert layout is not None, "every known shape's columns are whole groups"
+    return layout
 
 
-def _random_block(kind: str) -> memoryview:
-    values = np.random.default_rng(0).standard_normal((_NUM_GROUPS, _GROUP), np.float32)
-    return _native.quantize(kind, values * np.float32(0.02)).reshape(-1).data
+def _stored(shape: Shape, kind: str) -> Iterator[tuple[str, int, Layout]]:
+    for name, size in shape.tensors():
+        yield name, size[-1], _layout(size, kind)
+
+
+def _content(size: tuple[int, ...], kind: str) -> memoryview:
+    """What is repeated until the tensor is full."""
+    return _ones(size) if len(size) == 1 else _random_block(_layout(size, kind))
+
+
+@lru_cache(maxsize=4)
+def _random_block(layout: Layout) -> memoryview:
+    group = max(32, layout.group_size)
+    size = (_NUM_DRAWN // group | 1, group)
+    values = np.random.default_rng(0).standard_normal(size, np.float32) * np.float32(0.02)
+    return _native.quantize(layout.type, values, *layout.choices).reshape(-1).data
 
 
 def _ones(size: tuple[int, ...]) -> memoryview:

@@ -10,32 +10,53 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge import samplers
+from edge import early_stop, samplers
 from edge._native import CancelFlag
 from edge.canvas import Block, Canvas, blocks_of
 from edge.config import RANKS, ModelConfig
+from edge.dual_cache import DEFAULT_WINDOW, DualCache
 from edge.errors import ContextLengthError, RequestError
 from edge.result import Draft
 from edge.samplers.base import Sampler, SamplerOptions
 
 DEFAULT_MAX_TOKENS = 128
 EOS_RULES = ("stop", "late", "forbid")
+ON_TIGHT = ("shorten", "coarse")
+ON_INFEASIBLE = ("best_effort", "error")
+CACHES = ("exact", "dual")
+EARLY_STOPS = ("none", *early_stop.RULES)
+REMASKS = ("none", "conf")
 
 _KINDS: dict[str, Any] = {
     "sampler": str,
+    "fused": bool,
+    "credit": bool,
     "reference": bool,
     "on_step": Callable,
     "cancel": CancelFlag,
 }
 _ALWAYS = ("temperature", "guidance", "reference")  # have a default of their own, not None
+_CHOICES = {
+    "rank": RANKS,
+    "eos": EOS_RULES,
+    "cache": CACHES,
+    "early_stop": EARLY_STOPS,
+    "remask": REMASKS,
+    "on_tight": ON_TIGHT,
+    "on_infeasible": ON_INFEASIBLE,
+}
+_COUNTS = ("max_tokens", "steps", "steps_per_block", "block_length", "top_k", "cache_window")
 _TINY = 1e-9
 _RANGES = {
     "temperature": (0.0, 1e4),
     "threshold": (_TINY, 1.0),
+    "segment_threshold": (_TINY, 1.0),
     "factor": (_TINY, 1e9),
     "entropy_bound": (_TINY, 1e9),
     "top_p": (_TINY, 1.0),
     "guidance": (0.0, 1e3),
+    "budget_ms": (_TINY, 1e12),
+    "deadline": (-1e12, 1e12),
 }
 
 
@@ -48,7 +69,9 @@ class GenerateConfig:
     steps_per_block: the same per block; give one of the two. Neither: a token per step.
     block_length: how many positions are refined together.
     sampler: name of the rule that picks what to commit, one of ``edge.samplers.names()``.
-    threshold: confidence in (0, 1] above which ``low_confidence_dynamic`` commits.
+    threshold: confidence in (0, 1] above which ``low_confidence_dynamic``, ``block_refinement``
+        and ``hierarchical`` commit.
+    segment_threshold: of ``hierarchical``, for the best of a run of holes (0.4).
     factor: of the sampler ``factor``; larger commits more at once.
     entropy_bound: nats, of the sampler ``entropy_bounded``.
     rank: what makes a position sure: confidence, margin, entropy or random.
@@ -58,6 +81,24 @@ class GenerateConfig:
     guidance: scale of classifier-free guidance, 0 for none; doubles the forwards.
     eos: "stop" ends the answer at an end token once all before it is committed, "late" commits
         end tokens last, "forbid" never.
+    early_stop: "stable" fills the rest of a block once its candidates stay the same, "schedule"
+        once the mean logit margin is large for the progress made; "none" (default).
+    remask: "conf" spends planned steps that are left over on masking the least sure tokens of the
+        answer and deciding them anew; "none" (default). Text is then given out late.
+    credit: raise the logits of candidates that stay first over the steps, so that they are
+        committed sooner; needs temperature 0.
+    cache: "exact" reuses only what cannot change; "dual" (fully bidirectional models) computes
+        the block and its surroundings against older keys and values: faster, approximate.
+    cache_window: of "dual", how many tokens on either side of the block are computed (16).
+    fused: store a finished block (and the prompt) in the first forward of the next one: same
+        results, fewer forwards. Default: where that is exact.
+    budget_ms: latency budget in ms, counted from the entry of the call; the answer is done by then.
+        ``steps`` and ``steps_per_block`` are then upper bounds; without them the budget decides.
+    deadline: the same as an instant of ``time.monotonic()``; give one of the two.
+    on_tight: where not every block can have its step: "shorten" the answer, or keep its length by
+        denoising several blocks at once ("coarse"; models that attend in blocks or causally).
+    on_infeasible: what a budget too short for anything means: "best_effort", the least answer
+        possible, late; or "error", a BudgetError.
     reference: run the model family's published loop exactly: no progress floor, no ban on
         predicting the mask token, every planned step, every store forward.
     on_step: called with each Draft.
@@ -70,6 +111,7 @@ class GenerateConfig:
     block_length: int | None = None
     sampler: str | None = None
     threshold: float | None = None
+    segment_threshold: float | None = None
     factor: float | None = None
     entropy_bound: float | None = None
     rank: str | None = None
@@ -79,9 +121,24 @@ class GenerateConfig:
     seed: int = 0
     guidance: float = 0.0
     eos: str = "stop"
+    early_stop: str = "none"
+    remask: str = "none"
+    credit: bool = False
+    cache: str = "exact"
+    cache_window: int | None = None
+    fused: bool | None = None
+    budget_ms: float | None = None
+    deadline: float | None = None
+    on_tight: str = "shorten"
+    on_infeasible: str = "best_effort"
     reference: bool = False
     on_step: Callable[[Draft], None] | None = None
     cancel: CancelFlag | None = None
+
+    @property
+    def has_budget(self) -> bool:
+        """Whether there is a time by which the answer has to be there."""
+        return self.budget_ms is not None or self.deadline is not None
 
     @classmethod
     def of(cls, options: dict[str, Any]) -> GenerateConfig:
@@ -96,11 +153,11 @@ class GenerateConfig:
 
     def check(self) -> None:
         """Raises RequestError naming the option, what came, what is wanted."""
-        for name in ("max_tokens", "steps", "steps_per_block", "block_length", "top_k"):
+        for name in _COUNTS:
             _check_count(name, getattr(self, name))
         for name, (low, high) in _RANGES.items():
             _check_number(name, getattr(self, name), low, high)
-        for name, allowed in (("rank", RANKS), ("eos", EOS_RULES)):
+        for name, allowed in _CHOICES.items():
             _check_choice(name, getattr(self, name), allowed)
         for name, kind in _KINDS.items():
             _check_kind(name, getattr(self, name), kind)
@@ -110,6 +167,28 @@ class GenerateConfig:
             )
         if self.steps is not None and self.steps_per_block is not None:
             raise RequestError("steps and steps_per_block are both given", hint="give one of them")
+        self._check_together()
+
+    def _check_together(self) -> None:
+        if self.budget_ms is not None and self.deadline is not None:
+            raise RequestError("budget_ms and deadline are both given", hint="give one of them")
+        for name, is_on in (("reference", self.reference), ("remask", self.remask == "conf")):
+            if is_on and self.has_budget:
+                raise RequestError(
+                    f"{name} is given with a latency budget, which it does not keep",
+                    hint="leave one of them out",
+                )
+        for name in ("credit", "early_stop", "remask", "fused", "cache"):
+            is_off = getattr(self, name) in (None, False, "none", "exact")
+            if self.reference and not is_off:
+                raise RequestError(
+                    f"{name} and reference are both given, but no published loop has it",
+                    hint="give one of them",
+                )
+        if self.credit and self.temperature > 0:
+            raise RequestError(
+                "credit is given, but temperature is not 0", hint="leave one of them out"
+            )
         if self.temperature == 0 and (self.top_k is not None or self.top_p is not None):
             raise RequestError(
                 "top_k or top_p is given, but temperature is 0, so nothing is drawn",
@@ -135,11 +214,21 @@ class Plan:
     parts: list[list[Part]]  # of each block
     sampler_name: str
     sampler: Sampler
+    sampler_options: SamplerOptions
+    fused: bool  # finished blocks are stored by the first forward of the next one
     options: GenerateConfig
+
+    def dual_cache(self) -> DualCache | None:
+        """Fresh decisions about approximate reuse; None: exact reuse only."""
+        if self.options.cache != "dual":
+            return None
+        window = self.options.cache_window
+        return DualCache(len(self.canvas), DEFAULT_WINDOW if window is None else window)
 
 
 def plan_request(prompt: NDArray[np.int32], options: GenerateConfig, config: ModelConfig) -> Plan:
     """Raises RequestError or ContextLengthError for what the model cannot do."""
+    _check_cache(options, config)
     canvas = _make_canvas(prompt, options, config)
     blocks = _blocks(canvas, options, config)
     if options.guidance and config.diffusion.caches:
@@ -148,13 +237,45 @@ def plan_request(prompt: NDArray[np.int32], options: GenerateConfig, config: Mod
             hint="leave it out; it works with full attention",
         )
     name = config.diffusion.sampler if options.sampler is None else options.sampler
-    sampler = samplers.find(name)(_sampler_options(name, options, config))
-    return Plan(canvas, blocks, _parts(canvas, blocks, options, config), name, sampler, options)
+    chosen = _sampler_options(name, options, config)
+    sampler = samplers.find(name)(chosen)
+    parts = _parts(canvas, blocks, options, config)
+    fused = _fuses(options, config)
+    return Plan(canvas, blocks, parts, name, sampler, chosen, fused, options)
+
+
+def _fuses(options: GenerateConfig, config: ModelConfig) -> bool:
+    if options.fused and not config.diffusion.fuses:
+        raise RequestError(
+            "fused is asked for, but this model keeps no blocks or needs a row of their store "
+            "forward",
+            hint="leave it out",
+        )
+    return config.diffusion.fuses and options.fused is not False and not options.reference
+
+
+def _check_cache(options: GenerateConfig, config: ModelConfig) -> None:
+    diffusion = config.diffusion
+    if options.cache != "dual":
+        if options.cache_window is not None:
+            raise RequestError(
+                "cache_window is given, but cache is exact", hint="leave it out or use dual"
+            )
+        return
+    problem = None
+    if diffusion.caches:
+        problem = f"this model's attention is {diffusion.attention}: its cache is exact"
+    elif diffusion.in_place:
+        problem = "this model refines its whole canvas at once, so nothing stands still"
+    elif options.guidance:
+        problem = "guidance is given, which computes two canvases"
+    if problem is not None:
+        raise RequestError(f"cache is dual, but {problem}", hint="leave it out")
 
 
 def _sampler_options(name: str, options: GenerateConfig, config: ModelConfig) -> SamplerOptions:
     chosen: dict[str, Any] = {"seed": options.seed}
-    for parameter in ("threshold", "factor", "entropy_bound", "rank"):
+    for parameter in ("threshold", "segment_threshold", "factor", "entropy_bound", "rank"):
         given = getattr(options, parameter)
         if given is not None and parameter not in samplers.find(name).uses:
             fitting = [n for n in samplers.names() if parameter in samplers.find(n).uses]
@@ -162,7 +283,9 @@ def _sampler_options(name: str, options: GenerateConfig, config: ModelConfig) ->
                 f"{parameter} has no effect on the sampler {name}",
                 hint=f"leave it out or use {' or '.join(fitting)}",
             )
-        chosen[parameter] = getattr(config.diffusion, parameter) if given is None else given
+        of_file = getattr(config.diffusion, parameter, None)  # not every one has a key
+        if given is not None or of_file is not None:
+            chosen[parameter] = of_file if given is None else given
     return SamplerOptions(**chosen)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,31 +11,64 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Stats:
-    """Figures of one request.
+    """Figures of one request; times are in ms.
 
     ``nfe`` counts forwards, ``steps`` those that ended in a decision; ``tokens`` the tokens
-    given, ``forced_tokens`` those among them that only the progress floor committed;
-    ``mean_confidence`` is over the committed tokens' probabilities (None when there are none).
-    Times are in ms; ``ttft_ms`` is the time to the first committed text. Without a latency
-    budget ``budget_ms`` and ``overshoot_ms`` are None.
+    given. ``forced_tokens`` are those among them that the rule alone would not have committed
+    yet: the progress floor or an early stop did, or under a latency budget the clock, and then
+    only those count whose confidence is not above the threshold. ``mean_confidence`` and
+    ``min_confidence`` are over the committed tokens' probabilities, ``sampler_parameters`` what
+    the rule worked with; ``remasked_tokens`` is how often one was put back to the mask to be
+    decided anew. ``cache`` says what was reused: ``exact`` what cannot change, ``dual`` what may
+    have. Then ``refreshes`` counts the full forwards, and ``cache_top1_disagreement`` is the share
+    of open positions whose best candidate such a refresh changed (None when none was compared).
+
+    ``prefill_ms``, ``denoise_ms`` and ``store_ms`` are spent in forwards of that kind (the one
+    that computes the prompt may be the first step as well), ``head_ms`` is the head's share of
+    them. ``ttfd_ms``, ``ttft_ms`` and ``t_first_block_ms`` are the times to the first draft, the
+    first committed text and the first whole block.
+
+    Of the latency budget, None without one: ``overshoot_ms`` is negative where time was left;
+    ``predicted_ms`` was expected when the plan was made; ``min_budget_ms`` is the smallest
+    feasible budget; ``cost_u`` is measured over predicted time of a forward at the end, ``cost_v``
+    its mean deviation; ``cost_source`` says where predictions come from: ``calibration``,
+    ``steps`` of earlier requests, or a ``guess``.
     """
 
     sampler: str
+    sampler_parameters: dict[str, Any]
     seed: int
     budget_ms: float | None
     elapsed_ms: float
     overshoot_ms: float | None
+    predicted_ms: float | None
+    min_budget_ms: float | None
     steps: int
+    steps_per_block: list[int]
     nfe: int
     tokens: int
     tokens_per_forward: float
+    tokens_per_step: float
     tokens_per_s: float
     ttft_ms: float | None
+    ttfd_ms: float | None
+    t_first_block_ms: float | None
     prefill_ms: float
     denoise_ms: float
+    store_ms: float
+    head_ms: float
+    step_ms_p50: float | None
+    step_ms_p99: float | None
     forced_tokens: int
+    remasked_tokens: int
     mean_confidence: float | None
+    min_confidence: float | None
+    cost_u: float | None
+    cost_v: float | None
+    cost_source: str | None
     cache: str
+    refreshes: int
+    cache_top1_disagreement: float | None
     backend: str
     isa: str
     threads: int
@@ -46,8 +80,17 @@ class Result:
     """A finished request.
 
     ``ids`` are the new tokens (the whole canvas for a model that refines in place), ``text`` is
-    None for a model without a tokenizer. ``status`` is ``complete``, ``eos`` or ``cancelled``;
-    a cancelled answer holds what was committed. ``verified`` says whether the model's task
+    None for a model without a tokenizer. ``status`` is one of
+
+    - ``complete``: every token asked for; ``eos``: an end token ended the answer;
+    - ``filled``: whole, but the budget ended before some tokens' own step, so that they are the
+      best guesses of the last one that looked at them;
+    - ``shortened``: blocks are missing at the end, there was no time for them;
+    - ``deadline_infeasible``: the budget was too short for anything; this is the least answer;
+    - ``cancelled``: what was committed by then;
+    - ``error`` is never in a result: errors are raised (``edge run --json`` prints it).
+
+    ``complete`` says whether the answer is whole. ``verified`` says whether the model's task
     accepts the answer, None without a task.
     """
 

@@ -1,4 +1,4 @@
-// Attention of the active tokens over cached and active keys, in position order.
+// Attention of the active tokens over cached and active keys.
 #pragma once
 
 #include <cstdint>
@@ -25,33 +25,27 @@ struct AttentionShape {
     int64_t num_heads;
     int64_t num_kv_heads;
     int64_t head_dim;
-};
 
-// Keys and values of one layer in ascending position order, rows of num_kv_heads * head_dim.
-struct KeyRows {
-    std::vector<const float*> keys;
-    std::vector<const float*> values;
+    int64_t value_stride() const { return (head_dim + 15) / 16 * 16; }
+    int64_t key_block() const { return head_dim * block_keys; }  // floats
+    int64_t value_block() const { return block_keys * value_stride(); }
+    // Put one head's key and value at a place of a block.
+    void place(float* keys, float* values, int64_t place, const float* key,
+               const float* value) const;
 };
 
 class Attention {
 public:
     explicit Attention(const AttentionShape& shape) : shape_(shape) {}
 
-    // queries and out: [rows][num_heads * head_dim]; visible [rows] counts the keys a row sees.
+    // queries and out: [rows][num_heads * head_dim]; visible [rows] counts the places of the
+    // blocks [num_kv_heads][num_blocks] that a row sees.
     void run(const Machine& machine, const float* queries, const std::vector<int32_t>& visible,
-             const KeyRows& rows, float* out);
+             const std::vector<KeyBlock>& blocks, float* out);
 
 private:
-    void resize(const Machine& machine, int64_t num_keys);
-    void pack(const Machine& machine, const KeyRows& rows);
-    void pack_block(const KeyRows& rows, int64_t kv_head, int64_t block);
-
     AttentionShape shape_;
-    int64_t num_blocks_ = 0;  // of 16 keys
-    int64_t value_stride_ = 0;
-    std::vector<float> keys_;    // [kv_heads][blocks][head_dim][16]
-    std::vector<float> values_;  // [kv_heads][blocks * 16][value_stride]
-    std::vector<float> scores_;  // [threads][query_rows][blocks * 16]
+    std::vector<float> scores_;  // [threads][query_rows][places]
 };
 
 }  // namespace edge

@@ -11,8 +11,10 @@
 #include "denoiser.h"
 #include "dispatch.h"
 #include "errors.h"
+#include "from_words.h"
 #include "model_limits.h"
 #include "model_file.h"
+#include "own_types.h"
 #include "peak.h"
 #include "quantize.h"
 
@@ -25,30 +27,19 @@ using IntArray = py::array_t<int32_t, py::array::c_style>;
 using FloatArray = py::array_t<float, py::array::c_style>;
 using ByteArray = py::array_t<uint8_t, py::array::c_style>;
 
-std::vector<int32_t> to_vector(const IntArray& array) {
+template <typename Value>
+std::vector<Value> to_vector(const py::array_t<Value, py::array::c_style>& array) {
     if (array.ndim() != 1) throw std::invalid_argument("a one-dimensional array is wanted");
     return {array.data(), array.data() + array.size()};
 }
 
-TensorType known_type(const std::string& name, bool (*is_known)(TensorType)) {
-    const TypeLayout* layout = find_type(name);
-    if (layout == nullptr || !is_known(layout->type))
-        throw std::invalid_argument("'" + name + "' is no type that this can be done with");
-    return layout->type;
-}
-
-int64_t stored_row_bytes(TensorType type, int64_t cols) {
-    const auto bytes = row_bytes(layout_of(type), static_cast<uint64_t>(cols));
-    if (!bytes) throw std::invalid_argument("the type's group size does not divide the columns");
-    return static_cast<int64_t>(*bytes);
-}
-
-ByteArray quantize(const std::string& type_name, const FloatArray& values) {
-    const TensorType type = known_type(type_name, can_quantize);
+ByteArray quantize(const std::string& type_name, const FloatArray& values, int64_t group_size,
+                   bool has_minima) {
     if (values.ndim() != 2) throw std::invalid_argument("values must be [rows, cols]");
     const int64_t rows = values.shape(0);
     const int64_t cols = values.shape(1);
-    const int64_t size = stored_row_bytes(type, cols);
+    const StoredType type = writable_type(type_name, cols, group_size, has_minima);
+    const auto size = static_cast<int64_t>(*row_bytes(type, static_cast<uint64_t>(cols)));
     ByteArray stored({rows, size});
     auto* out = reinterpret_cast<std::byte*>(stored.mutable_data());
     const float* in = values.data();
@@ -58,10 +49,10 @@ ByteArray quantize(const std::string& type_name, const FloatArray& values) {
     return stored;
 }
 
-FloatArray dequantize(const std::string& type_name, const ByteArray& stored, int64_t cols) {
-    const TensorType type = known_type(type_name, can_dequantize);
-    if (cols < 1) throw std::invalid_argument("cols must be positive");
-    const int64_t size = stored_row_bytes(type, cols);
+FloatArray dequantize(const std::string& type_name, const ByteArray& stored, int64_t cols,
+                      int64_t group_size, bool has_minima) {
+    const StoredType type = readable_type(type_name, cols, group_size, has_minima);
+    const auto size = static_cast<int64_t>(*row_bytes(type, static_cast<uint64_t>(cols)));
     if (stored.ndim() != 2 || stored.shape(1) != size)
         throw std::invalid_argument("stored must be [rows, " + std::to_string(size) + "]");
     const int64_t rows = stored.shape(0);
@@ -107,6 +98,11 @@ py::dict tensors_of(const ModelFile& file) {
     return tensors;
 }
 
+py::tuple identity_of(const ModelFile& file) {
+    const FileIdentity& id = file.identity();
+    return py::make_tuple(id.inode, id.modified_ns, id.changed_ns);
+}
+
 FloatArray read_rows(const ModelFile& file, const std::string& name, int64_t first, int64_t count) {
     const TensorInfo* tensor = file.find(name);
     if (tensor == nullptr) throw py::key_error(name);
@@ -125,73 +121,39 @@ FloatArray read_rows(const ModelFile& file, const std::string& name, int64_t fir
     return values;
 }
 
-AttentionMask make_mask(const std::string& kind, int64_t block_length, int64_t origin) {
-    constexpr int64_t most = int64_t{1} << 28;  // so that no position plus a block can wrap
-    using Kind = AttentionMask::Kind;
-    const bool in_range = std::abs(origin) <= most && block_length <= most;
-    if (kind == "full") return {Kind::full, 0, 0};
-    if (kind == "causal") return {Kind::causal, 0, 0};
-    if (kind == "causal_context" && in_range) return {Kind::causal_context, 0, origin};
-    if (kind == "block" && in_range && block_length > 0) return {Kind::block, block_length, origin};
-    throw std::invalid_argument(
-        "a mask is 'full', 'causal', 'causal_context' with an origin, or 'block' with a positive "
-        "block_length; neither above 2^28");
-}
-
-Activations make_activations(const std::string& name) {
-    if (name == "int8") return Activations::int8;
-    if (name == "f32") return Activations::f32;
-    throw std::invalid_argument("activations are 'int8' or 'f32', not '" + name + "'");
-}
-
-RopePairs make_pairs(const std::string& name) {
-    if (name == "halves") return RopePairs::halves;
-    if (name == "adjacent") return RopePairs::adjacent;
-    throw std::invalid_argument("rope pairs are 'halves' or 'adjacent', not '" + name + "'");
-}
-
-// Kernels divide and allocate by these, so the border checks them whatever the caller did.
-DenoiserShape make_shape(int64_t hidden_size, int64_t num_layers, int64_t num_heads,
-                         int64_t num_kv_heads, int64_t head_dim, int64_t feed_forward_size,
-                         int64_t vocab_size, int64_t context_length, float rms_norm_eps,
-                         double rope_theta, const std::string& rope_pairs, bool qkv_bias,
-                         bool qk_norm) {
-    for (const int64_t size : {hidden_size, num_layers, num_heads, num_kv_heads, head_dim,
-                               feed_forward_size, vocab_size, context_length})
-        if (size < 1 || size > int64_t{1} << 28)
-            throw std::invalid_argument("a size is not between 1 and 2^28");
-    if (num_heads % num_kv_heads != 0)
-        throw std::invalid_argument("num_kv_heads must divide num_heads");
-    if (head_dim % 2 != 0) throw std::invalid_argument("head_dim must be even");
-    if (!(rms_norm_eps > 0.0f) || !(rope_theta > 0.0) || !std::isfinite(rope_theta))
-        throw std::invalid_argument("rms_norm_eps and rope_theta must be positive");
-    return {hidden_size,       num_layers, {num_heads, num_kv_heads, head_dim},
-            feed_forward_size, vocab_size, context_length,
-            rms_norm_eps,      rope_theta, make_pairs(rope_pairs),
-            qkv_bias,          qk_norm};
-}
-
 std::unique_ptr<Denoiser> make_denoiser(std::shared_ptr<ModelFile> file, const DenoiserShape& shape,
                                         int threads, const std::string& activations,
-                                        const std::string& isa) {
+                                        const std::string& isa, bool pack) {
     if (threads < 1 || threads > 1024)
         throw std::invalid_argument("threads must be between 1 and 1024");
     if (!file->is_mapped())
         throw std::invalid_argument("the model file was opened without its tensors");
     const Activations kind = make_activations(activations);
     const py::gil_scoped_release release;
-    return std::make_unique<Denoiser>(std::move(file), shape, threads, kind, isa);
+    return std::make_unique<Denoiser>(std::move(file), shape, threads, kind, isa, pack);
+}
+
+// A method that takes a side file's path, and the size and SHA-256 of the model file it is of.
+template <void (Denoiser::*method)(const std::string&, const PanelSource&)>
+void with_panel_file(Denoiser& denoiser, const std::string& path, uint64_t size_bytes,
+                     const std::string& hash) {
+    PanelSource source{size_bytes, {}};
+    if (hash.size() != source.hash.size()) throw std::invalid_argument("a hash has 32 bytes");
+    std::memcpy(source.hash.data(), hash.data(), hash.size());
+    const py::gil_scoped_release release;
+    (denoiser.*method)(path, source);
 }
 
 StepOutput step(Denoiser& denoiser, const IntArray& ids, const IntArray& positions,
-                const IntArray& head_rows, KvCache* cache, bool store, const AttentionMask& mask,
-                const HeadOptions& head, const IntArray& guidance_ids, float guidance_scale,
-                const CancelFlag* cancel, int64_t deadline_ns) {
+                const IntArray& head_rows, KvCache* cache, bool store, int64_t num_stored,
+                const AttentionMask& mask, const HeadOptions& head, const IntArray& guidance_ids,
+                float guidance_scale, const CancelFlag* cancel, int64_t deadline_ns) {
     const StepInput input{to_vector(ids),
                           to_vector(positions),
                           to_vector(head_rows),
                           cache,
                           store,
+                          num_stored,
                           mask,
                           head,
                           {to_vector(guidance_ids), guidance_scale},
@@ -220,37 +182,37 @@ py::array_t<Field> column(const StepOutput& output, Field HeadRow::* field) {
 }
 
 template <bool keys>
-FloatArray cached(KvCache& cache, int64_t position) {
+FloatArray cached(const KvCache& cache, int64_t position) {
     if (position < 0 || position >= cache.capacity())
         throw py::index_error("position beyond the cache");
     FloatArray rows({cache.num_layers(), cache.width()});
-    for (int64_t layer = 0; layer < cache.num_layers(); ++layer)
-        std::copy_n(keys ? cache.key(layer, position) : cache.value(layer, position), cache.width(),
-                    rows.mutable_data() + layer * cache.width());
+    std::vector<float> others(static_cast<size_t>(cache.width()));
+    for (int64_t layer = 0; layer < cache.num_layers(); ++layer) {
+        float* row = rows.mutable_data() + layer * cache.width();
+        cache.load(layer, position, keys ? row : others.data(), keys ? others.data() : row);
+    }
     return rows;
 }
 
 std::unique_ptr<KvCache> make_cache(const Denoiser& denoiser, int64_t capacity) {
     if (capacity < 1 || capacity > denoiser.shape().context_length)
         throw std::invalid_argument("a cache's capacity is between 1 and the context length");
-    return std::make_unique<KvCache>(denoiser.shape().num_layers, denoiser.shape().kv_width(),
+    return std::make_unique<KvCache>(denoiser.shape().num_layers, denoiser.shape().attention,
                                      capacity);
 }
 
 py::dict limits_dict() {
-    py::dict all;
-    all["max_keys"] = limits::max_keys;
-    all["max_tensors"] = limits::max_tensors;
-    all["max_key_bytes"] = limits::max_key_bytes;
-    all["max_string_bytes"] = limits::max_string_bytes;
-    all["max_tokenizer_bytes"] = limits::max_tokenizer_bytes;
-    all["max_array_string_bytes"] = limits::max_array_string_bytes;
-    all["max_array_elements"] = limits::max_array_elements;
-    all["max_tensor_name_bytes"] = limits::max_tensor_name_bytes;
-    all["max_dimensions"] = limits::max_dimensions;
-    all["max_tensor_elements"] = limits::max_tensor_elements;
-    all["max_alignment"] = limits::max_alignment;
-    return all;
+    using namespace py::literals;
+    return py::dict("max_keys"_a = limits::max_keys, "max_tensors"_a = limits::max_tensors,
+                    "max_key_bytes"_a = limits::max_key_bytes,
+                    "max_string_bytes"_a = limits::max_string_bytes,
+                    "max_tokenizer_bytes"_a = limits::max_tokenizer_bytes,
+                    "max_array_string_bytes"_a = limits::max_array_string_bytes,
+                    "max_array_elements"_a = limits::max_array_elements,
+                    "max_tensor_name_bytes"_a = limits::max_tensor_name_bytes,
+                    "max_dimensions"_a = limits::max_dimensions,
+                    "max_tensor_elements"_a = limits::max_tensor_elements,
+                    "max_alignment"_a = limits::max_alignment);
 }
 
 void register_errors(py::module_& m) {
@@ -283,9 +245,11 @@ void register_files(py::module_& m) {
     py::class_<TensorInfo>(m, "TensorInfo")
         .def_readonly("name", &TensorInfo::name)
         .def_property_readonly(
-            "type", [](const TensorInfo& t) { return std::string(layout_of(t.type).name); })
+            "type", [](const TensorInfo& t) { return std::string(layout_of(t.type.id).name); })
         .def_property_readonly("shape",
                                [](const TensorInfo& t) { return py::tuple(py::cast(t.shape)); })
+        .def_property_readonly("group_size", [](const TensorInfo& t) { return t.type.group_size; })
+        .def_property_readonly("has_minima", [](const TensorInfo& t) { return t.type.has_minima; })
         .def_readonly("offset", &TensorInfo::offset)
         .def_readonly("num_bytes", &TensorInfo::num_bytes);
     py::class_<ModelFile, std::shared_ptr<ModelFile>>(m, "ModelFile")
@@ -297,10 +261,18 @@ void register_files(py::module_& m) {
         .def_property_readonly("data_offset",
                                [](const ModelFile& f) { return f.header().data_offset; })
         .def_property_readonly("alignment", [](const ModelFile& f) { return f.header().alignment; })
+        .def_property_readonly("identity", identity_of)
+        .def(
+            "read_bytes",
+            [](const ModelFile& f, uint64_t offset, uint64_t count) {
+                return py::bytes(f.read_bytes(offset, count));
+            },
+            py::arg("offset"), py::arg("count"))
         .def("read_rows", read_rows, py::arg("name"), py::arg("first"), py::arg("count"));
-    m.def("quantize", quantize, py::arg("type"), py::arg("values").noconvert());
-    m.def("dequantize", dequantize, py::arg("type"), py::arg("stored").noconvert(),
-          py::arg("cols"));
+    m.def("quantize", quantize, py::arg("type"), py::arg("values").noconvert(),
+          py::arg("group_size") = 0, py::arg("has_minima") = false);
+    m.def("dequantize", dequantize, py::arg("type"), py::arg("stored").noconvert(), py::arg("cols"),
+          py::arg("group_size") = 0, py::arg("has_minima") = false);
     m.def("limits", limits_dict);
 }
 
@@ -314,35 +286,36 @@ void register_step_types(py::module_& m) {
              py::arg("origin") = 0);
     py::class_<HeadOptions>(m, "HeadOptions")
         .def(py::init([](int64_t num_choices, std::vector<int32_t> forbidden, float temperature,
-                         uint64_t seed, uint32_t draw, int64_t top_k, float top_p) {
+                         uint64_t seed, uint32_t draw, int64_t top_k, float top_p,
+                         const IntArray& bias_starts, const IntArray& bias_ids,
+                         const FloatArray& bias_values) {
+                 LogitBias bias{to_vector(bias_starts), to_vector(bias_ids),
+                                to_vector(bias_values)};
                  return HeadOptions{
-                     num_choices, std::move(forbidden), temperature, seed, draw, top_k, top_p};
+                     num_choices, std::move(forbidden), temperature, seed, draw, top_k,
+                     top_p,       std::move(bias)};
              }),
              py::arg("num_choices") = 0, py::arg("forbidden") = std::vector<int32_t>{},
              py::arg("temperature") = 0.0f, py::arg("seed") = 0, py::arg("draw") = 0,
-             py::arg("top_k") = 0, py::arg("top_p") = 1.0f);
+             py::arg("top_k") = 0, py::arg("top_p") = 1.0f,
+             py::arg("bias_starts").noconvert() = IntArray(0),
+             py::arg("bias_ids").noconvert() = IntArray(0),
+             py::arg("bias_values").noconvert() = FloatArray(0));
     py::class_<KvCache>(m, "KvCache")
         .def(py::init(&make_cache), py::arg("denoiser"), py::arg("capacity"))
-        .def(
-            "truncate",
-            [](KvCache& cache, int64_t length) { cache.truncate(std::max<int64_t>(0, length)); },
-            py::arg("length"))
+        .def("truncate", &KvCache::truncate, py::arg("length"))
         .def("valid",
-             [](const KvCache& cache) {
-                 return py::array(py::dtype("bool"), static_cast<py::ssize_t>(cache.valid().size()),
-                                  cache.valid().data());
-             })
+             [](const KvCache& c) { return numeric_array(c.valid()).attr("view")("bool"); })
         .def("keys", cached<true>, py::arg("position"))
         .def("values", cached<false>, py::arg("position"));
     py::class_<StepOutput> output(m, "StepOutput");
     output.def_readonly("cancelled", &StepOutput::cancelled)
         .def_readonly("layers_done", &StepOutput::layers_done);
-    const auto add = [&](const char* name, auto get) { output.def_property_readonly(name, get); };
     const auto add_time = [&](const char* name, auto part) {
-        add(name, [part](const StepOutput& o) { return o.times.*part; });
+        output.def_property_readonly(name, [part](const StepOutput& o) { return o.times.*part; });
     };
     const auto add_column = [&](const char* name, auto field) {
-        add(name, [field](const StepOutput& o) { return column(o, field); });
+        output.def_property_readonly(name, [=](const StepOutput& o) { return column(o, field); });
     };
     add_time("gemm_ns", &StepTimes::gemm_ns);
     add_time("attention_ns", &StepTimes::attention_ns);
@@ -356,6 +329,9 @@ void register_step_types(py::module_& m) {
     add_column("sampled_logit", &HeadRow::sampled_logit);
     add_column("log_z", &HeadRow::log_z);
     add_column("entropy", &HeadRow::entropy);
+    add_column("plain_top1", &HeadRow::plain_top1);
+    add_column("plain_top1_logit", &HeadRow::plain_top1_logit);
+    add_column("plain_log_z", &HeadRow::plain_log_z);
 }
 
 void register_denoiser(py::module_& m) {
@@ -367,16 +343,23 @@ void register_denoiser(py::module_& m) {
              py::arg("qkv_bias") = false, py::arg("qk_norm") = false);
     py::class_<Denoiser>(m, "Denoiser")
         .def(py::init(&make_denoiser), py::arg("file"), py::arg("shape"), py::arg("threads"),
-             py::arg("activations") = "int8", py::arg("isa") = "")
+             py::arg("activations") = "int8", py::arg("isa") = "", py::arg("pack") = true)
+        .def_property_readonly("panel_bytes", &Denoiser::panel_bytes)
+        .def("pack_panels", &Denoiser::pack_panels, py::call_guard<py::gil_scoped_release>())
+        .def("write_panels", with_panel_file<&Denoiser::write_panels>, py::arg("path"),
+             py::arg("size_bytes"), py::arg("hash"))
+        .def("map_panels", with_panel_file<&Denoiser::map_panels>, py::arg("path"),
+             py::arg("size_bytes"), py::arg("hash"))
         .def_property_readonly("isa", [](const Denoiser& d) { return std::string(d.isa()); })
         .def("step", step, py::arg("ids").noconvert(), py::arg("positions").noconvert(),
              py::arg("head_rows").noconvert(), py::kw_only(), py::arg("cache") = nullptr,
-             py::arg("store") = false, py::arg("mask") = AttentionMask{},
+             py::arg("store") = false, py::arg("num_stored") = 0, py::arg("mask") = AttentionMask{},
              py::arg("head") = HeadOptions{}, py::arg("guidance_ids").noconvert() = IntArray(0),
              py::arg("guidance_scale") = 0.0f, py::arg("cancel") = nullptr,
              py::arg("deadline_ns") = 0)
         .def("logits", logits, py::arg("ids").noconvert(), py::arg("mask") = AttentionMask{});
     m.def("supported_isas", supported_isas);
+    m.attr("PANEL_LAYOUT") = panel_layout;
     // For tests: with 0 small denoisers use all their threads too.
     m.def("set_shortest_shared_ns", [](int64_t ns) { shortest_shared_ns = ns; }, py::arg("ns"));
     py::class_<PeakRates>(m, "PeakRates")

@@ -25,20 +25,18 @@ std::string layer_name(int64_t index) { return "layer " + std::to_string(index);
 
 // Reused between steps, so that a step allocates only when it is larger than those before.
 struct Denoiser::Scratch {
-    explicit Scratch(const AttentionShape& shape) : attention(shape) {}
+    explicit Scratch(const AttentionShape& shape) : key_blocks(shape), attention(shape) {}
 
     StepClock clock;
-    std::vector<float> hidden;         // [active, hidden_size]
-    std::vector<float> queries;        // [active, query_width]
-    std::vector<float> attended;       // [active, query_width]
-    std::vector<float> projected;      // [active, hidden_size]
-    std::vector<float> gate, up;       // [active, feed_forward_size]
-    std::vector<float> keys, values;   // [1 or num_layers, active, kv_width]
-    int64_t shadow_stride = 0;         // floats per layer of keys; 0 when layers share
-    std::vector<int32_t> all_rows;     // 0..active-1
-    std::vector<int32_t> key_sources;  // per key in position order: active row, or -1 - position
-    std::vector<int32_t> visible;      // [active]
-    KeyRows key_rows;
+    std::vector<float> hidden;        // [active, hidden_size]
+    std::vector<float> queries;       // [active, query_width]
+    std::vector<float> attended;      // [active, query_width]
+    std::vector<float> projected;     // [active, hidden_size]
+    std::vector<float> gate, up;      // [active, feed_forward_size]
+    std::vector<float> keys, values;  // [1 or num_layers, active, kv_width]
+    int64_t shadow_stride = 0;        // floats per layer of keys; 0 when layers share
+    std::vector<int32_t> all_rows;    // 0..active-1
+    KeyBlocks key_blocks;
     LinearInput input;
     std::vector<float> unguided;  // [head rows, hidden_size] of the guidance's canvas
     Attention attention;
@@ -46,7 +44,7 @@ struct Denoiser::Scratch {
 };
 
 Denoiser::Denoiser(std::shared_ptr<const ModelFile> file, const DenoiserShape& shape,
-                   int num_threads, Activations activations, const std::string& isa)
+                   int num_threads, Activations activations, const std::string& isa, bool pack)
     : file_(std::move(file)),
       shape_(shape),
       kernels_(select_kernels(isa)),
@@ -56,7 +54,7 @@ Denoiser::Denoiser(std::shared_ptr<const ModelFile> file, const DenoiserShape& s
       pool_(std::make_unique<ThreadPool>(num_threads)),
       rope_(shape.rope_pairs, shape.attention.head_dim, shape.rope_theta),
       scratch_(std::make_unique<Scratch>(shape.attention)) {
-    TensorSource source(*file_, *pool_);
+    TensorSource source(*file_);
     embedding_ = &source.take("token_embd.weight", {shape.vocab_size, shape.hidden_size});
     if (source.has("position_embd.weight"))
         position_table_ =
@@ -67,6 +65,37 @@ Denoiser::Denoiser(std::shared_ptr<const ModelFile> file, const DenoiserShape& s
         source.has("output.weight") ? "output.weight" : "token_embd.weight";  // tied
     head_weights_.emplace(source.take_matrix(head_name, shape.vocab_size, shape.hidden_size));
     source.refuse_leftovers();
+    panels_ = source.panels();
+    if (pack) pack_panels();
+}
+
+int64_t Denoiser::panel_bytes() const {
+    int64_t total = 0;
+    for (const auto& panels : panels_) total += panels->num_bytes();
+    return total;
+}
+
+void Denoiser::pack_panels() {
+    for (const auto& panels : panels_) {
+        AlignedBytes packed = allocate_aligned(panels->num_bytes());
+        panels->pack(packed.get(), *pool_);
+        panels->keep(std::move(packed));
+    }
+}
+
+void Denoiser::write_panels(const std::string& path, const PanelSource& source) {
+    write_panel_file(path, source, panels_, *pool_);
+}
+
+void Denoiser::map_panels(const std::string& path, const PanelSource& source) {
+    auto mapped = std::make_unique<PanelFile>(path, source, panels_, *pool_);
+    mapped->place(panels_);
+    panel_file_ = std::move(mapped);
+}
+
+void Denoiser::require_panels() const {
+    for (const auto& panels : panels_)
+        if (!panels->are_placed()) throw std::logic_error("the weights are not packed yet");
 }
 
 Denoiser::~Denoiser() {
@@ -84,6 +113,7 @@ Machine Denoiser::machine() {
 
 StepOutput Denoiser::step(const StepInput& input) {
     check_step(input, shape_);
+    require_panels();
     const std::lock_guard lock(mutex_);
     StepOutput output;
     scratch_->clock.restart();
@@ -148,6 +178,7 @@ void Denoiser::logits(const std::vector<int32_t>& ids, const AttentionMask& mask
     std::iota(input.positions.begin(), input.positions.end(), 0);
     input.mask = mask;
     check_step(input, shape_);
+    require_panels();
     const std::lock_guard lock(mutex_);
     StepOutput ignored;
     run_layers(input, input.ids, ignored);
@@ -223,8 +254,9 @@ void Denoiser::run_attention(const Machine& machine, const Layer& layer, int64_t
         finish_row(layer, index, row, input.positions[static_cast<size_t>(row)]);
     });
     s.clock.charge(&StepTimes::other_ns);
-    collect_keys(index, input);
-    s.attention.run(machine, s.queries.data(), s.visible, s.key_rows, s.attended.data());
+    const auto& blocks = s.key_blocks.of_layer(index, input.cache, shadow_keys(index, 0),
+                                               shadow_values(index, 0), machine.pool);
+    s.attention.run(machine, s.queries.data(), s.key_blocks.visible(), blocks, s.attended.data());
     s.clock.charge(&StepTimes::attention_ns);
     const auto copy = [&](int row, float* out) {
         std::copy_n(s.attended.data() + row * width, width, out);
@@ -296,34 +328,12 @@ void Denoiser::add_to_hidden(const Machine& machine, const std::vector<float>& r
     scratch_->clock.charge(&StepTimes::other_ns);
 }
 
-// Merge active rows and valid cache slots in position order, once for all layers.
 void Denoiser::plan_keys(const StepInput& input) {
     Scratch& s = *scratch_;
     const int64_t active = static_cast<int64_t>(input.ids.size());
     s.all_rows.resize(static_cast<size_t>(active));
     std::iota(s.all_rows.begin(), s.all_rows.end(), 0);
-    s.key_sources.clear();
-    std::vector<int64_t> key_positions;
-    const auto append = [&](int32_t source, int64_t position) {
-        s.key_sources.push_back(source);
-        key_positions.push_back(position);
-    };
-    int64_t row = 0;
-    for (int64_t p = 0; input.cache != nullptr && p < input.cache->capacity(); ++p) {
-        const bool is_active = row < active && input.positions[static_cast<size_t>(row)] == p;
-        if (is_active)
-            append(static_cast<int32_t>(row++), p);
-        else if (input.cache->is_valid(p))
-            append(static_cast<int32_t>(-1 - p), p);
-    }
-    for (; row < active; ++row)
-        append(static_cast<int32_t>(row), input.positions[static_cast<size_t>(row)]);
-    s.visible.clear();
-    for (const int32_t position : input.positions) {
-        const auto end = std::lower_bound(key_positions.begin(), key_positions.end(),
-                                          input.mask.visible_end(position));
-        s.visible.push_back(static_cast<int32_t>(end - key_positions.begin()));
-    }
+    s.key_blocks.plan(input.positions, input.cache, input.mask);
     // Without storing, a layer's keys and values are of no use to the next one.
     s.shadow_stride = input.store ? active * shape_.kv_width() : 0;
     const int64_t layers = input.store ? shape_.num_layers : 1;
@@ -339,27 +349,15 @@ float* Denoiser::shadow_values(int64_t layer, int64_t row) {
     return scratch_->values.data() + layer * scratch_->shadow_stride + row * shape_.kv_width();
 }
 
-void Denoiser::collect_keys(int64_t layer, const StepInput& input) {
-    KeyRows& rows = scratch_->key_rows;
-    rows.keys.clear();
-    rows.values.clear();
-    for (const int32_t source : scratch_->key_sources) {
-        rows.keys.push_back(source >= 0 ? shadow_keys(layer, source)
-                                        : input.cache->key(layer, -1 - source));
-        rows.values.push_back(source >= 0 ? shadow_values(layer, source)
-                                          : input.cache->value(layer, -1 - source));
-    }
-}
-
 void Denoiser::publish(const StepInput& input) {
-    for (size_t row = 0; row < input.positions.size(); ++row) {
+    const size_t count =
+        input.num_stored > 0 ? static_cast<size_t>(input.num_stored) : input.positions.size();
+    for (size_t row = 0; row < count; ++row) {
         const int64_t position = input.positions[row];
         for (int64_t layer = 0; layer < shape_.num_layers; ++layer) {
             const int64_t index = static_cast<int64_t>(row);
-            std::copy_n(shadow_keys(layer, index), shape_.kv_width(),
-                        input.cache->key(layer, position));
-            std::copy_n(shadow_values(layer, index), shape_.kv_width(),
-                        input.cache->value(layer, position));
+            input.cache->store(layer, position, shadow_keys(layer, index),
+                               shadow_values(layer, index));
         }
         input.cache->mark_valid(position);
     }

@@ -11,10 +11,12 @@
 
 #include "attention.h"
 #include "head.h"
+#include "key_blocks.h"
 #include "kv_cache.h"
 #include "layer.h"
 #include "linear.h"
 #include "model_file.h"
+#include "panel_file.h"
 #include "rope.h"
 #include "shape.h"
 #include "step.h"
@@ -25,13 +27,21 @@ namespace edge {
 
 class Denoiser {
 public:
-    // Throws FileFault or UnsupportedFault when the file's tensors do not fit the shape.
+    // Throws FileFault or UnsupportedFault when the file's tensors do not fit the shape. Without
+    // `pack` it is for the caller to say where the panels are to be.
     Denoiser(std::shared_ptr<const ModelFile> file, const DenoiserShape& shape, int num_threads,
-             Activations activations, const std::string& isa);
+             Activations activations, const std::string& isa, bool pack = true);
     ~Denoiser();
 
     const DenoiserShape& shape() const { return shape_; }
     const char* isa() const { return kernels_.isa; }
+
+    // Panels of quantized weights are packed into memory, or into a new side file, or mapped from
+    // one, which throws FileFault when it is not what was written.
+    int64_t panel_bytes() const;
+    void pack_panels();
+    void write_panels(const std::string& path, const PanelSource& source);
+    void map_panels(const std::string& path, const PanelSource& source);
 
     // Throws std::invalid_argument for impossible input, NumericFault for non-finite numbers.
     // Nothing outside the output changes unless the step completes. Calls are serialised.
@@ -44,6 +54,7 @@ private:
     struct Scratch;
 
     Machine machine();
+    void require_panels() const;
     bool run_layers(const StepInput& input, const std::vector<int32_t>& ids, StepOutput& output);
     bool run_guided(const StepInput& input, StepOutput& output);
     bool run_head(const StepInput& input, StepOutput& output);
@@ -59,7 +70,6 @@ private:
     void normalise(const Machine& machine, const std::vector<float>& weight,
                    const std::vector<int32_t>& rows, GroupSizes groups, const std::string& place);
     void plan_keys(const StepInput& input);
-    void collect_keys(int64_t layer, const StepInput& input);
     float* shadow_keys(int64_t layer, int64_t row);
     float* shadow_values(int64_t layer, int64_t row);
     void publish(const StepInput& input);
@@ -72,6 +82,8 @@ private:
     int pool_owner_;  // process id: a forked child has no workers and needs its own
     std::unique_ptr<ThreadPool> pool_;
     Rope rope_;
+    PanelList panels_;
+    std::unique_ptr<PanelFile> panel_file_;
     const TensorInfo* embedding_;
     std::vector<float> position_table_;  // [context_length, hidden_size] or empty
     std::vector<Layer> layers_;

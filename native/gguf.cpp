@@ -8,6 +8,7 @@
 #include "byte_reader.h"
 #include "errors.h"
 #include "model_limits.h"
+#include "own_types.h"
 
 namespace edge {
 namespace {
@@ -126,7 +127,7 @@ std::vector<uint64_t> read_shape(ByteReader& in, const std::string& name) {
 }
 
 TensorInfo read_tensor_info(ByteReader& in) {
-    TensorInfo info;
+    TensorInfo info{{}, TensorType::f32, {}, 0, 0};
     info.name = in.get_string(limits::max_tensor_name_bytes, "a tensor name");
     if (info.name.empty()) in.fail("an empty tensor name");
     info.shape = read_shape(in, info.name);
@@ -238,6 +239,7 @@ GgufHeader parse_gguf(const std::byte* data, uint64_t available, uint64_t file_s
     header.alignment = find_alignment(in, header.metadata);
     header.data_offset = round_up(in.offset(), header.alignment);
     place_tensors(header, file_size);
+    name_own_tensors(header);
     return header;
 }
 

@@ -26,8 +26,8 @@ struct KeyValue {
 };
 
 struct TensorInfo {
-    std::string name;
-    TensorType type;
+    std::string name;  // without the suffix of our own types
+    StoredType type;
     std::vector<uint64_t> shape;  // slowest dimension first: [rows, cols]
     uint64_t offset;              // bytes from the start of the file
     uint64_t num_bytes;

@@ -109,6 +109,24 @@ void unpack_q6_k(const std::byte* stored, UnpackedBlock& block) {
     block.scales[0] = load_u16(stored + 208);
 }
 
+void unpack_int8(const GroupCode& code, const std::byte* row, int64_t first, UnpackedBlock& block) {
+    const std::byte* stored = row + first / code.group * (2 + code.group);
+    block.scales[0] = load_u16(stored);
+    stored += 2 + first % code.group;
+    for (int i = 0; i < code.block; ++i)
+        block.weights[i] = signed_weight(static_cast<int8_t>(byte_at(stored, i)));
+}
+
+void unpack_int4(const GroupCode& code, const std::byte* row, int64_t first, UnpackedBlock& block) {
+    const int num_halves = code.has_minima ? 2 : 1;
+    const std::byte* stored = row + first / code.group * (2 * num_halves + code.group / 2);
+    block.scales[0] = load_u16(stored);
+    if (code.has_minima) block.minima[0] = load_u16(stored + 2);
+    stored += 2 * num_halves;
+    for (int i = 0; i < code.block; ++i)
+        block.weights[i] = static_cast<uint8_t>(nibble(stored + i / 32 * 16, i % 32));
+}
+
 constexpr GroupCode codes[] = {
     {TensorType::q8_0, 8, 32, false, false, unpack_q8_0},
     {TensorType::q4_0, 4, 32, false, false, unpack_q4_0},
@@ -122,18 +140,35 @@ constexpr GroupCode codes[] = {
 
 }  // namespace
 
-const GroupCode* find_group_code(TensorType type) {
-    for (const GroupCode& code : codes)
-        if (code.type == type) return &code;
-    return nullptr;
+std::optional<GroupCode> find_group_code(const StoredType& type) {
+    if (is_own(type.id)) {
+        const auto group = static_cast<int64_t>(type.group_size);
+        const int block = group <= max_block ? static_cast<int>(group) : 32;
+        const int bits = type.id == TensorType::int8 ? 8 : 4;
+        return GroupCode{type.id, bits, group, false, type.has_minima, nullptr, block};
+    }
+    for (GroupCode code : codes)
+        if (code.type == type.id) {
+            code.block = static_cast<int>(layout_of(code.type).group_size);
+            return code;
+        }
+    return std::nullopt;
 }
 
-void dequantize_block(const GroupCode& code, const std::byte* stored, float* out) {
+void unpack_block(const GroupCode& code, const std::byte* row, int64_t index,
+                  UnpackedBlock& block) {
+    switch (code.type) {
+        case TensorType::int8: return unpack_int8(code, row, index * code.block, block);
+        case TensorType::int4: return unpack_int4(code, row, index * code.block, block);
+        default: code.unpack(row + index * layout_of(code.type).group_bytes, block);
+    }
+}
+
+void dequantize_block(const GroupCode& code, const std::byte* row, int64_t index, float* out) {
     UnpackedBlock block;
-    code.unpack(stored, block);
-    const auto count = static_cast<int>(layout_of(code.type).group_size);
-    for (int i = 0; i < count; ++i) {
-        const int g = i / code.group;
+    unpack_block(code, row, index, block);
+    for (int i = 0; i < code.block; ++i) {
+        const int64_t g = i / code.group;
         float scale = float_from_f16(block.scales[code.is_fine ? 0 : g]);
         if (code.is_fine) scale *= static_cast<float>(block.fine_scales[g]);
         out[i] = scale * static_cast<float>(block.weights[i] - code.zero_point());

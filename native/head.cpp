@@ -1,6 +1,7 @@
 #include "head.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <limits>
 
@@ -33,7 +34,7 @@ bool Head::run(const Machine& machine, const WeightMatrix& weights, const Linear
         for (int64_t r = 0; r < num_rows; ++r) {
             float* row = logits + r * tile_cols;
             tiles_[static_cast<size_t>(tile * num_rows + r)] = reduce(
-                machine.kernels, row, first, count, positions[static_cast<size_t>(r)], options);
+                machine.kernels, row, first, count, r, positions[static_cast<size_t>(r)], options);
             if (options.truncates())
                 std::copy_n(row, count, whole_.data() + r * weights.num_outputs() + first);
         }
@@ -41,7 +42,8 @@ bool Head::run(const Machine& machine, const WeightMatrix& weights, const Linear
     if (stopped) return false;
     rows.clear();
     for (int64_t r = 0; r < num_rows; ++r)
-        rows.push_back(merge(tiles_.data() + r, num_tiles, num_rows));
+        rows.push_back(
+            head_row(tiles_.data() + r, num_tiles, num_rows, !options.bias.starts.empty()));
     if (options.truncates()) draw_rows(machine, positions, options, rows);
     return true;
 }
@@ -51,7 +53,7 @@ void Head::draw_rows(const Machine& machine, const std::vector<int32_t>& positio
                      const HeadOptions& options, std::vector<HeadRow>& rows) {
     const auto num_rows = static_cast<int64_t>(rows.size());
     const int64_t vocab_size = static_cast<int64_t>(whole_.size()) / num_rows;
-    machine.pool.run(num_rows, [&](int64_t r, int) {
+    machine.pool.run({num_rows, num_rows * vocab_size * quantized_element}, [&](int64_t r, int) {
         const auto index = static_cast<size_t>(r);
         const DrawnToken drawn =
             draw_truncated(whole_.data() + r * vocab_size, vocab_size, positions[index], options);
@@ -68,36 +70,49 @@ void Head::evaluate_tile(const Machine& machine, const WeightMatrix& weights,
 }
 
 Head::TileRow Head::reduce(const KernelTable& kernels, float* logits, int64_t first, int64_t count,
-                           int32_t position, const HeadOptions& options) {
-    TileRow row{kernels.logit_moments(logits, count),
-                -1,
-                minus_infinity,
-                minus_infinity,
-                {-1, minus_infinity, -std::numeric_limits<double>::infinity()}};
-    forbid(logits, first, count, options);
-    row.top1_logit = kernels.maximum(logits, count);
-    if (!(row.top1_logit > minus_infinity)) return row;
-    const int64_t best = std::find(logits, logits + count, row.top1_logit) - logits;
-    if (best == count) return row;  // only when a logit is NaN, which the moments report
-    row.top1 = static_cast<int32_t>(first + best);
-    row.top2_logit = std::max(kernels.maximum(logits, best),
-                              kernels.maximum(logits + best + 1, count - best - 1));
-    row.drawn = {row.top1, row.top1_logit, row.top1_logit};
-    if (options.draws() && !options.truncates())
-        row.drawn = draw(logits, first, count, position, options);
-    return row;
+                           int64_t row, int32_t position, const HeadOptions& options) {
+    TileRow tile;
+    const bool biased = options.bias.touches(row, first, count);
+    if (biased) {
+        std::array<float, tile_cols> plain;
+        std::copy_n(logits, count, plain.data());
+        tile.plain = figures_of(kernels, plain.data(), first, count, options);
+        options.bias.add(row, first, count, logits);
+    }
+    tile.figures = figures_of(kernels, logits, first, count, options);
+    if (!biased) tile.plain = tile.figures;
+    const Figures& figures = tile.figures;
+    tile.drawn = {figures.top1, figures.top1_logit, figures.top1_logit};
+    if (figures.top1 >= 0 && options.draws() && !options.truncates())
+        tile.drawn = draw(logits, first, count, position, options);
+    return tile;
 }
 
-HeadRow Head::merge(const TileRow* tiles, int64_t num_tiles, int64_t stride) {
-    HeadRow out{-1, -1, minus_infinity, minus_infinity, minus_infinity, 0.0f, 0.0f};
-    double best_score = -std::numeric_limits<double>::infinity();
+// Forbids what may not be chosen, after the moments are taken.
+Head::Figures Head::figures_of(const KernelTable& kernels, float* logits, int64_t first,
+                               int64_t count, const HeadOptions& options) {
+    Figures figures{kernels.logit_moments(logits, count), -1, minus_infinity, minus_infinity};
+    forbid(logits, first, count, options);
+    figures.top1_logit = kernels.maximum(logits, count);
+    if (!(figures.top1_logit > minus_infinity)) return figures;
+    const int64_t best = std::find(logits, logits + count, figures.top1_logit) - logits;
+    if (best == count) return figures;  // only when a logit is NaN, which the moments report
+    figures.top1 = static_cast<int32_t>(first + best);
+    figures.top2_logit = std::max(kernels.maximum(logits, best),
+                                  kernels.maximum(logits + best + 1, count - best - 1));
+    return figures;
+}
+
+Head::RowFigures Head::merge(const TileRow* tiles, int64_t num_tiles, int64_t stride,
+                             Figures TileRow::* part) {
+    RowFigures out{-1, minus_infinity, minus_infinity, 0.0f, 0.0f};
     float maximum = minus_infinity;
     for (int64_t t = 0; t < num_tiles; ++t)
-        maximum = std::max(maximum, tiles[t * stride].moments.maximum);
+        maximum = std::max(maximum, (tiles[t * stride].*part).moments.maximum);
     double sum_exp = 0.0;
     double sum_weighted = 0.0;
     for (int64_t t = 0; t < num_tiles; ++t) {
-        const TileRow& tile = tiles[t * stride];
+        const Figures& tile = tiles[t * stride].*part;
         const double distance = static_cast<double>(tile.moments.maximum) - maximum;
         const double weight = std::exp(distance);
         sum_exp += weight * tile.moments.sum_exp;
@@ -109,17 +124,22 @@ HeadRow Head::merge(const TileRow* tiles, int64_t num_tiles, int64_t stride) {
         } else {
             out.top2_logit = std::max(out.top2_logit, tile.top1_logit);
         }
-        if (tile.drawn.score > best_score) {
-            best_score = tile.drawn.score;
-            out.sampled = tile.drawn.id;
-            out.sampled_logit = tile.drawn.logit;
-        }
     }
     out.log_z = static_cast<float>(maximum + std::log(sum_exp));
     out.entropy = static_cast<float>(std::max(0.0, std::log(sum_exp) - sum_weighted / sum_exp));
     if (!std::isfinite(out.log_z) || !std::isfinite(out.entropy) || out.top1 < 0)
         throw NumericFault("the head's logits are not finite");
     return out;
+}
+
+HeadRow Head::head_row(const TileRow* tiles, int64_t num_tiles, int64_t stride, bool biased) {
+    const RowFigures figures = merge(tiles, num_tiles, stride, &TileRow::figures);
+    const RowFigures plain = biased ? merge(tiles, num_tiles, stride, &TileRow::plain) : figures;
+    DrawnToken drawn{-1, minus_infinity, -std::numeric_limits<double>::infinity()};
+    for (int64_t t = 0; t < num_tiles; ++t)
+        if (tiles[t * stride].drawn.score > drawn.score) drawn = tiles[t * stride].drawn;
+    return {figures.top1,  drawn.id,        figures.top1_logit, figures.top2_logit, drawn.logit,
+            figures.log_z, figures.entropy, plain.top1,         plain.top1_logit,   plain.log_z};
 }
 
 }  // namespace edge

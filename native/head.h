@@ -19,6 +19,10 @@ struct HeadRow {
     float sampled_logit;
     float log_z;    // log of the sum of exp(logit) over the whole vocabulary
     float entropy;  // nats
+    // Before the bias; the same as above when there is none.
+    int32_t plain_top1;
+    float plain_top1_logit;
+    float plain_log_z;
 };
 
 class Head {
@@ -30,19 +34,34 @@ public:
              const std::function<bool()>& stop, std::vector<HeadRow>& rows);
 
 private:
-    struct TileRow {
+    struct Figures {
         LogitMoments moments;
         int32_t top1;
         float top1_logit;
         float top2_logit;
+    };
+    struct RowFigures {
+        int32_t top1;
+        float top1_logit;
+        float top2_logit;
+        float log_z;
+        float entropy;
+    };
+    struct TileRow {
+        Figures plain;
+        Figures figures;
         DrawnToken drawn;
     };
 
     void evaluate_tile(const Machine& machine, const WeightMatrix& weights,
                        const LinearInput& input, int64_t tile, float* logits);
     static TileRow reduce(const KernelTable& kernels, float* logits, int64_t first, int64_t count,
-                          int32_t position, const HeadOptions& options);
-    static HeadRow merge(const TileRow* tiles, int64_t num_tiles, int64_t stride);
+                          int64_t row, int32_t position, const HeadOptions& options);
+    static Figures figures_of(const KernelTable& kernels, float* logits, int64_t first,
+                              int64_t count, const HeadOptions& options);
+    static RowFigures merge(const TileRow* tiles, int64_t num_tiles, int64_t stride,
+                            Figures TileRow::* part);
+    static HeadRow head_row(const TileRow* tiles, int64_t num_tiles, int64_t stride, bool biased);
 
     void draw_rows(const Machine& machine, const std::vector<int32_t>& positions,
                    const HeadOptions& options, std::vector<HeadRow>& rows);

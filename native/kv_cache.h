@@ -4,45 +4,49 @@
 #include <cstdint>
 #include <vector>
 
+#include "attention.h"
+
 namespace edge {
 
-// Slots are positions. A step reads valid slots and publishes its own rows only when it has
-// completed, so that a cancelled or failed step leaves the cache as it was.
+// Slots are positions, 16 to a block as the kernels read them (KeyBlock). A step reads valid slots
+// and publishes its own rows only when it has completed, so that a cancelled or failed step leaves
+// the cache as it was.
 class KvCache {
 public:
-    KvCache(int64_t num_layers, int64_t width, int64_t capacity)
-        : num_layers_(num_layers),
-          width_(width),
-          capacity_(capacity),
-          keys_(static_cast<size_t>(num_layers * capacity * width)),
-          values_(keys_.size()),
-          valid_(static_cast<size_t>(capacity), 0) {}
+    KvCache(int64_t num_layers, const AttentionShape& shape, int64_t capacity);
 
     int64_t num_layers() const { return num_layers_; }
-    int64_t width() const { return width_; }
+    int64_t width() const { return shape_.num_kv_heads * shape_.head_dim; }
     int64_t capacity() const { return capacity_; }
-    bool is_valid(int64_t position) const { return valid_[static_cast<size_t>(position)] != 0; }
-    const std::vector<uint8_t>& valid() const { return valid_; }
+    const std::vector<uint8_t>& valid() const { return valid_; }  // [capacity]
+    uint32_t valid_in_block(int64_t block) const;                 // a bit per slot
 
-    float* key(int64_t layer, int64_t position) { return keys_.data() + slot(layer, position); }
-    float* value(int64_t layer, int64_t position) { return values_.data() + slot(layer, position); }
+    const float* keys(int64_t layer, int64_t kv_head, int64_t block) const {
+        return keys_.data() + block_index(layer, kv_head, block) * shape_.key_block();
+    }
+    const float* values(int64_t layer, int64_t kv_head, int64_t block) const {
+        return values_.data() + block_index(layer, kv_head, block) * shape_.value_block();
+    }
+
+    // Rows of num_kv_heads * head_dim.
+    void store(int64_t layer, int64_t position, const float* key, const float* value);
+    void load(int64_t layer, int64_t position, float* key, float* value) const;
 
     void mark_valid(int64_t position) { valid_[static_cast<size_t>(position)] = 1; }
     // Forget every position from `length` on.
-    void truncate(int64_t length) {
-        for (int64_t p = length; p < capacity_; ++p) valid_[static_cast<size_t>(p)] = 0;
-    }
+    void truncate(int64_t length);
 
 private:
-    int64_t slot(int64_t layer, int64_t position) const {
-        return (layer * capacity_ + position) * width_;
+    int64_t block_index(int64_t layer, int64_t kv_head, int64_t block) const {
+        return (layer * shape_.num_kv_heads + kv_head) * num_blocks_ + block;
     }
 
     int64_t num_layers_;
-    int64_t width_;
+    AttentionShape shape_;
     int64_t capacity_;
-    std::vector<float> keys_;
-    std::vector<float> values_;
+    int64_t num_blocks_;
+    std::vector<float> keys_;    // [layers][kv_heads][blocks][head_dim][16]
+    std::vector<float> values_;  // [layers][kv_heads][blocks][16][value_stride]
     std::vector<uint8_t> valid_;
 };
 

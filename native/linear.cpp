@@ -16,11 +16,12 @@ void LinearInput::resize(const KernelTable& kernels, int rows, int64_t depth, Gr
     quantized_.resize(static_cast<size_t>(rows * depth));
     step_sums_.resize(static_cast<size_t>(rows * (depth / sum_step)));
     scales_.resize(static_cast<size_t>(rows));
-    for (GroupSizes bit = 1; bit <= groups; bit <<= 1)
+    for (GroupSizes bit = 1; bit != 0; bit <<= 1)
         if ((groups & bit) != 0) {
-            const int64_t per_row = depth / (bit * sum_step);
-            group_sums_.push_back(
-                {bit, per_row, std::vector<int32_t>(static_cast<size_t>(rows * per_row))});
+            const int64_t num_steps = bit == whole_row ? depth / sum_step : int64_t{bit};
+            const int64_t per_row = depth / sum_step / num_steps;
+            group_sums_.push_back({bit, num_steps, per_row,
+                                   std::vector<int32_t>(static_cast<size_t>(rows * per_row))});
         }
 }
 
@@ -59,7 +60,7 @@ void LinearInput::add_up(GroupSums& sums, int row, int tile) const {
     int32_t* place = sums.values.data() + first * sums.groups_per_row + (row - first);
     for (int64_t g = 0; g < sums.groups_per_row; ++g, place += tile_rows) {
         int32_t total = 0;
-        for (GroupSizes i = 0; i < sums.group; ++i) total += *step++;
+        for (int64_t i = 0; i < sums.num_steps; ++i) total += *step++;
         *place = total;
     }
 }

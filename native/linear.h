@@ -62,6 +62,7 @@ private:
     // Sums of all rows for one size of a group: per tile [depth / group][rows of the tile].
     struct GroupSums {
         GroupSizes group;
+        int64_t num_steps;  // of sum_step values in a group
         int64_t groups_per_row;
         std::vector<int32_t> values;
     };

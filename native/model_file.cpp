@@ -1,64 +1,17 @@
 #include "model_file.h"
 
-#include <fcntl.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <stdexcept>
-#include <system_error>
 #include <vector>
 
+#include "descriptor.h"
 #include "errors.h"
 
 namespace edge {
 namespace {
-
-[[noreturn]] void throw_errno(int error) {
-    throw std::system_error(error, std::generic_category());
-}
-
-class Descriptor {
-public:
-    explicit Descriptor(const std::string& path)
-        : fd_(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)) {  // a FIFO must not block
-        if (fd_ < 0) throw_errno(errno);
-    }
-    ~Descriptor() { ::close(fd_); }
-    Descriptor(const Descriptor&) = delete;
-    Descriptor& operator=(const Descriptor&) = delete;
-
-    uint64_t regular_size() const {
-        struct stat status{};
-        if (::fstat(fd_, &status) != 0) throw_errno(errno);
-        if (S_ISDIR(status.st_mode)) throw_errno(EISDIR);
-        if (!S_ISREG(status.st_mode)) throw FileFault(0, "this is no regular file");
-        return static_cast<uint64_t>(status.st_size);
-    }
-
-    void read_prefix(std::vector<std::byte>& prefix, uint64_t wanted) const {
-        uint64_t have = prefix.size();
-        prefix.resize(wanted);
-        while (have < wanted) {
-            const ssize_t count =
-                ::pread(fd_, prefix.data() + have, wanted - have, static_cast<off_t>(have));
-            if (count < 0 && errno != EINTR) throw_errno(errno);
-            if (count == 0) throw FileFault(have, "the file became shorter while it was read");
-            if (count > 0) have += static_cast<uint64_t>(count);
-        }
-    }
-
-    const std::byte* map(uint64_t size) const {
-        void* address = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, fd_, 0);
-        if (address == MAP_FAILED) throw_errno(errno);
-        return static_cast<const std::byte*>(address);
-    }
-
-private:
-    int fd_;
-};
 
 // Read only as much of the file as its header needs: an inspection must not touch tensor data.
 GgufHeader read_header(const Descriptor& file, uint64_t size) {
@@ -73,11 +26,24 @@ GgufHeader read_header(const Descriptor& file, uint64_t size) {
     }
 }
 
+int64_t in_ns(const struct timespec& time) {
+    return int64_t{time.tv_sec} * 1'000'000'000 + time.tv_nsec;
+}
+
+FileIdentity identity_of(const struct stat& status) {
+#ifdef __APPLE__
+    return {status.st_ino, in_ns(status.st_mtimespec), in_ns(status.st_ctimespec)};
+#else
+    return {status.st_ino, in_ns(status.st_mtim), in_ns(status.st_ctim)};
+#endif
+}
+
 }  // namespace
 
 ModelFile::ModelFile(const std::string& path, bool map_tensors) {
-    const Descriptor file(path);
+    const Descriptor file(path, O_RDONLY | O_NONBLOCK);  // a FIFO must not block
     size_bytes_ = file.regular_size();
+    identity_ = identity_of(file.status());
     header_ = read_header(file, size_bytes_);
     for (const TensorInfo& tensor : header_.tensors) by_name_.emplace(tensor.name, &tensor);
     if (map_tensors) mapping_ = file.map(size_bytes_);
@@ -96,6 +62,20 @@ const std::byte* ModelFile::bytes_of(const TensorInfo& tensor) const {
     if (mapping_ == nullptr)
         throw std::logic_error("the model file was opened without its tensors");
     return mapping_ + tensor.offset;
+}
+
+std::string ModelFile::read_bytes(uint64_t offset, uint64_t count) const {
+    if (mapping_ == nullptr || offset > size_bytes_ || count > size_bytes_ - offset)
+        throw std::out_of_range("bytes outside the mapped file");
+    return {reinterpret_cast<const char*>(mapping_ + offset), count};
+}
+
+void ModelFile::let_go(const TensorInfo& tensor) const {
+    const auto page = static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
+    const uint64_t begin = (tensor.offset + page - 1) / page * page;
+    const uint64_t end = (tensor.offset + tensor.num_bytes) / page * page;
+    if (begin < end)
+        ::madvise(const_cast<std::byte*>(mapping_) + begin, end - begin, MADV_DONTNEED);
 }
 
 }  // namespace edge

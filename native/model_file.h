@@ -9,6 +9,14 @@
 
 namespace edge {
 
+// What the system says of a file when it is opened. Any write to it changes `changed_ns`, which no
+// program can set.
+struct FileIdentity {
+    uint64_t inode;
+    int64_t modified_ns;
+    int64_t changed_ns;
+};
+
 class ModelFile {
 public:
     // Throws std::system_error when the file cannot be opened or is no regular file, FileFault
@@ -29,10 +37,19 @@ public:
     // The stored bytes of a tensor; throws std::logic_error for a file opened without mapping.
     const std::byte* bytes_of(const TensorInfo& tensor) const;
 
+    // Bytes from anywhere in a mapped file. Throws std::out_of_range.
+    std::string read_bytes(uint64_t offset, uint64_t count) const;
+
+    // Takes a tensor's pages out of this process's memory; the next access reads them again.
+    void let_go(const TensorInfo& tensor) const;
+
+    const FileIdentity& identity() const { return identity_; }
+
 private:
     GgufHeader header_;
     std::map<std::string, const TensorInfo*> by_name_;  // ordered: no collisions
     uint64_t size_bytes_ = 0;
+    FileIdentity identity_{};
     const std::byte* mapping_ = nullptr;
 };
 

@@ -74,8 +74,7 @@ PeakRates measure_peak(int num_threads, const std::string& isa) {
     const auto floats = [&](int64_t rounds, float* out) {
         kernels.burst_float(0.5f, 1.0f, rounds, out);
     };
-    return {best_rate(pool, lanes * 2 * 4 * 2, int8),  // two dot products of four
-            best_rate(pool, lanes * 2, floats)};
+    return {best_rate(pool, lanes * depth_step * 2, int8), best_rate(pool, lanes * 2, floats)};
 }
 
 }  // namespace edge

@@ -6,6 +6,7 @@
 
 #include "group_codes.h"
 #include "numbers.h"
+#include "own_types.h"
 
 namespace edge {
 namespace {
@@ -52,12 +53,11 @@ void quantize_q4_0(const float* values, std::byte* out) {
         out[2 + i] = static_cast<std::byte>(nibble(values[i]) | nibble(values[i + group / 2]) << 4);
 }
 
-void dequantize_blocks(TensorType type, const std::byte* stored, int64_t cols, float* out) {
-    const GroupCode* code = find_group_code(type);
-    if (code == nullptr) throw std::invalid_argument("no reader for this tensor type");
-    const TypeLayout& layout = layout_of(type);
-    for (int64_t b = 0; b < cols / layout.group_size; ++b)
-        dequantize_block(*code, stored + b * layout.group_bytes, out + b * layout.group_size);
+void dequantize_blocks(const StoredType& type, const std::byte* row, int64_t cols, float* out) {
+    const std::optional<GroupCode> code = find_group_code(type);
+    if (!code) throw std::invalid_argument("no reader for this tensor type");
+    for (int64_t b = 0; b < cols / code->block; ++b)
+        dequantize_block(*code, row, b, out + b * code->block);
 }
 
 }  // namespace
@@ -67,18 +67,47 @@ bool can_quantize(TensorType type) {
         case TensorType::f32:
         case TensorType::f16:
         case TensorType::bf16:
+        case TensorType::int8:
+        case TensorType::int4:
         case TensorType::q8_0:
         case TensorType::q4_0: return true;
         default: return false;
     }
 }
 
-bool can_dequantize(TensorType type) {
-    return can_quantize(type) || find_group_code(type) != nullptr;
+bool can_dequantize(const StoredType& type) {
+    return can_quantize(type.id) || find_group_code(type).has_value();
 }
 
-void quantize_row(TensorType type, const float* values, int64_t cols, std::byte* out) {
-    switch (type) {
+StoredType readable_type(const std::string& name, int64_t cols, int64_t group_size,
+                         bool has_minima) {
+    const TypeLayout* layout = find_type(name);
+    if (layout == nullptr || !can_dequantize(layout->type))
+        throw std::invalid_argument("'" + name + "' is no type that this can be done with");
+    if (cols < 1 || group_size < 0) throw std::invalid_argument("cols must be positive");
+    const auto count = static_cast<uint64_t>(cols);
+    StoredType type = layout->type;
+    if (is_own(type.id)) {
+        const uint64_t size = default_group_size(type.id, count);
+        type = {type.id, group_size == 0 ? size : static_cast<uint64_t>(group_size), has_minima};
+    } else if (group_size != 0 || has_minima) {
+        throw std::invalid_argument("'" + name + "' has a group size of its own and no choices");
+    }
+    if (!row_bytes(type, count) || (is_own(type.id) && !is_sound(type, count)))
+        throw std::invalid_argument("the type's group size does not divide the columns");
+    return type;
+}
+
+StoredType writable_type(const std::string& name, int64_t cols, int64_t group_size,
+                         bool has_minima) {
+    const StoredType type = readable_type(name, cols, group_size, has_minima);
+    if (!can_quantize(type.id))
+        throw std::invalid_argument("'" + name + "' is no type that this can be done with");
+    return type;
+}
+
+void quantize_row(const StoredType& type, const float* values, int64_t cols, std::byte* out) {
+    switch (type.id) {
         case TensorType::f32: std::memcpy(out, values, static_cast<size_t>(cols) * 4); return;
         case TensorType::f16:
             for (int64_t i = 0; i < cols; ++i) store_u16(out + 2 * i, f16_from_float(values[i]));
@@ -94,12 +123,14 @@ void quantize_row(TensorType type, const float* values, int64_t cols, std::byte*
             for (int64_t g = 0; g < cols / group; ++g)
                 quantize_q4_0(values + g * group, out + g * 18);
             return;
+        case TensorType::int8:
+        case TensorType::int4: return quantize_own_row(type, values, cols, out);
         default: throw std::invalid_argument("no quantizer for this tensor type");
     }
 }
 
-void dequantize_row(TensorType type, const std::byte* stored, int64_t cols, float* out) {
-    switch (type) {
+void dequantize_row(const StoredType& type, const std::byte* stored, int64_t cols, float* out) {
+    switch (type.id) {
         case TensorType::f32: std::memcpy(out, stored, static_cast<size_t>(cols) * 4); return;
         case TensorType::f16:
             for (int64_t i = 0; i < cols; ++i) out[i] = float_from_f16(load_u16(stored + 2 * i));

@@ -107,6 +107,19 @@ std::vector<int32_t> kept_ids(const float* logits, int64_t count, const HeadOpti
 
 }  // namespace
 
+bool LogitBias::touches(int64_t row, int64_t first, int64_t count) const {
+    if (starts.empty()) return false;
+    const auto begin = ids.begin() + starts[static_cast<size_t>(row)];
+    const auto end = ids.begin() + starts[static_cast<size_t>(row + 1)];
+    return std::any_of(begin, end, [&](int32_t id) { return id >= first && id < first + count; });
+}
+
+void LogitBias::add(int64_t row, int64_t first, int64_t count, float* logits) const {
+    const auto end = static_cast<size_t>(starts[static_cast<size_t>(row + 1)]);
+    for (auto i = static_cast<size_t>(starts[static_cast<size_t>(row)]); i < end; ++i)
+        if (ids[i] >= first && ids[i] < first + count) logits[ids[i] - first] += values[i];
+}
+
 void forbid(float* logits, int64_t first, int64_t count, const HeadOptions& options) {
     constexpr float never = -std::numeric_limits<float>::infinity();
     for (int64_t i = std::max<int64_t>(0, options.num_choices - first); i < count; ++i)

@@ -6,8 +6,21 @@
 
 namespace edge {
 
-// The distribution's figures in a HeadRow are always the model's own; these options only decide
-// which token is chosen.
+// Additions to single logits, for head rows first to last: those of row r are entries starts[r] to
+// before starts[r + 1].
+struct LogitBias {
+    std::vector<int32_t> starts;  // [head rows + 1], empty: nothing is added
+    std::vector<int32_t> ids;
+    std::vector<float> values;
+
+    // Whether one of the row's additions is to an id of first..first+count-1.
+    bool touches(int64_t row, int64_t first, int64_t count) const;
+    // Make those additions to the logits of these ids.
+    void add(int64_t row, int64_t first, int64_t count, float* logits) const;
+};
+
+// The distribution's figures in a HeadRow are the model's own, after the bias if there is one; the
+// other options only decide which token is chosen.
 struct HeadOptions {
     int64_t num_choices = 0;         // ids from here on are padding rows, never chosen
     std::vector<int32_t> forbidden;  // ids that are never chosen
@@ -16,6 +29,7 @@ struct HeadOptions {
     uint32_t draw = 0;   // number of the denoising step within the request
     int64_t top_k = 0;   // draw among the k most probable tokens; 0: among all
     float top_p = 1.0f;  // then among the fewest whose probabilities reach top_p
+    LogitBias bias;
 
     bool draws() const { return temperature > 0.0f; }
     bool truncates() const { return draws() && (top_k > 0 || top_p < 1.0f); }

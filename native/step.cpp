@@ -25,6 +25,19 @@ void check_choices(const HeadOptions& head, int64_t vocab_size) {
             "every token is forbidden, none is left to choose");
 }
 
+void check_bias(const LogitBias& bias, size_t num_rows, int64_t vocab_size) {
+    require(bias.ids.size() == bias.values.size(), "a bias needs as many values as ids");
+    require(!bias.starts.empty() || bias.ids.empty(), "a bias needs its rows' starts");
+    if (bias.starts.empty()) return;
+    require(bias.starts.size() == num_rows + 1 && bias.starts.front() == 0 &&
+                bias.starts.back() == static_cast<int64_t>(bias.ids.size()) &&
+                std::is_sorted(bias.starts.begin(), bias.starts.end()),
+            "a bias's starts are one per head row and the number of its ids, ascending from 0");
+    for (const int32_t id : bias.ids)
+        require(id >= 0 && id < vocab_size, "a token id is outside the vocabulary");
+    for (const float value : bias.values) require(std::isfinite(value), "a bias must be finite");
+}
+
 void check_guidance(const StepInput& input, int64_t vocab_size) {
     const Guidance& guidance = input.guidance;
     if (guidance.ids.empty()) return;
@@ -54,7 +67,11 @@ void check_step(const StepInput& input, const DenoiserShape& shape) {
     require(input.mask.kind != AttentionMask::Kind::block || input.mask.block_length > 0,
             "a block mask needs a block length");
     check_choices(input.head, shape.vocab_size);
+    check_bias(input.head.bias, input.head_rows.size(), shape.vocab_size);
     require(input.cache != nullptr || !input.store, "storing needs a cache");
+    require(input.num_stored == 0 || (input.store && input.num_stored > 0 &&
+                                      input.num_stored <= static_cast<int64_t>(input.ids.size())),
+            "a number of stored rows goes with storing and is between 1 and the active rows");
     check_guidance(input, shape.vocab_size);
     if (input.cache == nullptr) return;
     require(

@@ -18,6 +18,7 @@ constexpr std::array layouts{
     TypeLayout{TensorType::i8, "i8", 1, 1},         TypeLayout{TensorType::i16, "i16", 1, 2},
     TypeLayout{TensorType::i32, "i32", 1, 4},       TypeLayout{TensorType::i64, "i64", 1, 8},
     TypeLayout{TensorType::f64, "f64", 1, 8},       TypeLayout{TensorType::bf16, "bf16", 1, 2},
+    TypeLayout{TensorType::int8, "int8", 0, 0},     TypeLayout{TensorType::int4, "int4", 0, 0},
 };
 
 template <typename Matches>
@@ -29,7 +30,9 @@ const TypeLayout* find_where(Matches matches) {
 }  // namespace
 
 const TypeLayout* find_type(uint32_t id) {
-    return find_where([id](const TypeLayout& l) { return static_cast<uint32_t>(l.type) == id; });
+    return find_where([id](const TypeLayout& l) {
+        return !is_own(l.type) && static_cast<uint32_t>(l.type) == id;
+    });
 }
 
 const TypeLayout* find_type(std::string_view name) {
@@ -37,7 +40,7 @@ const TypeLayout* find_type(std::string_view name) {
 }
 
 const TypeLayout& layout_of(TensorType type) {
-    const TypeLayout* found = find_type(static_cast<uint32_t>(type));
+    const TypeLayout* found = find_where([type](const TypeLayout& l) { return l.type == type; });
     if (found == nullptr) throw std::logic_error("tensor type without a layout");
     return *found;
 }
@@ -45,6 +48,13 @@ const TypeLayout& layout_of(TensorType type) {
 std::optional<uint64_t> row_bytes(const TypeLayout& layout, uint64_t cols) {
     if (cols % layout.group_size != 0) return std::nullopt;
     return cols / layout.group_size * layout.group_bytes;
+}
+
+std::optional<uint64_t> row_bytes(const StoredType& type, uint64_t cols) {
+    if (!is_own(type.id)) return row_bytes(layout_of(type.id), cols);
+    if (type.group_size == 0 || cols % type.group_size != 0) return std::nullopt;
+    const uint64_t weights = type.id == TensorType::int8 ? cols : cols / 2;
+    return weights + cols / type.group_size * (type.has_minima ? 4 : 2);
 }
 
 }  // namespace edge

@@ -28,21 +28,39 @@ enum class TensorType : uint32_t {
     i64 = 27,
     f64 = 28,
     bf16 = 30,
+    // Our own: byte tensors in a file, named and described by its keys (own_types.h).
+    int8 = 0x10000,
+    int4,
 };
 
 struct TypeLayout {
     TensorType type;
     std::string_view name;
-    uint32_t group_size;  // values that are stored together
+    uint32_t group_size;  // values that are stored together; 0 where that varies
     uint32_t group_bytes;
 };
 
-// nullptr for an id or name that is not in the table.
+// How a tensor's weights are stored. Our own types leave the group size to the file, and int4 also
+// whether a group has a minimum; ggml's types settle both.
+struct StoredType {
+    StoredType(TensorType of_ggml) : id(of_ggml) {}
+    StoredType(TensorType own, uint64_t size, bool minima)
+        : id(own), group_size(size), has_minima(minima) {}
+
+    TensorType id;
+    uint64_t group_size = 0;  // of our own types
+    bool has_minima = false;
+};
+
+inline bool is_own(TensorType type) { return type == TensorType::int8 || type == TensorType::int4; }
+
+// nullptr for an id that a file may not name, or a name that is not in the table.
 const TypeLayout* find_type(uint32_t id);
 const TypeLayout* find_type(std::string_view name);
 const TypeLayout& layout_of(TensorType type);
 
 // Bytes of a row of `cols` values; empty when the group size does not divide it.
 std::optional<uint64_t> row_bytes(const TypeLayout& layout, uint64_t cols);
+std::optional<uint64_t> row_bytes(const StoredType& type, uint64_t cols);
 
 }  // namespace edge

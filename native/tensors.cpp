@@ -32,16 +32,18 @@ const TensorInfo& TensorSource::take(const std::string& name,
                                             ", the file's own keys need " + shape_text(shape));
     if (!can_dequantize(tensor->type))
         throw UnsupportedFault(
-            "tensor '" + name + "' is stored as " + std::string(layout_of(tensor->type).name) +
-            "; this version runs f32, f16, bf16, q8_0, q4_0, q4_1, q5_0, q5_1, q4_k, q5_k "
-            "and q6_k");
+            "tensor '" + name + "' is stored as " + std::string(layout_of(tensor->type.id).name) +
+            "; this version runs f32, f16, bf16, int8, int4, q8_0, q4_0, q4_1, q5_0, q5_1, q4_k, "
+            "q5_k and q6_k");
     taken_.insert(name);
     return *tensor;
 }
 
 WeightMatrix TensorSource::take_matrix(const std::string& name, int64_t num_outputs,
                                        int64_t depth) {
-    return WeightMatrix(file_, take(name, {num_outputs, depth}), pool_);
+    WeightMatrix matrix(file_, take(name, {num_outputs, depth}));
+    if (matrix.is_quantized()) panels_.push_back(matrix.panels());
+    return matrix;
 }
 
 std::vector<float> TensorSource::take_floats(const std::string& name,

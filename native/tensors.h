@@ -2,19 +2,19 @@
 #pragma once
 
 #include <initializer_list>
+#include <memory>
 #include <string>
 #include <unordered_set>
 #include <vector>
 
 #include "model_file.h"
-#include "thread_pool.h"
 #include "weights.h"
 
 namespace edge {
 
 class TensorSource {
 public:
-    TensorSource(const ModelFile& file, ThreadPool& pool) : file_(file), pool_(pool) {}
+    explicit TensorSource(const ModelFile& file) : file_(file) {}
 
     bool has(const std::string& name) const { return file_.find(name) != nullptr; }
     // Throws FileFault for a missing or misshapen tensor, UnsupportedFault for its type.
@@ -22,13 +22,16 @@ public:
     WeightMatrix take_matrix(const std::string& name, int64_t num_outputs, int64_t depth);
     std::vector<float> take_floats(const std::string& name, std::initializer_list<int64_t> shape);
 
+    // The panels of all quantized matrices taken, to be placed before the first product.
+    const std::vector<std::shared_ptr<Panels>>& panels() const { return panels_; }
+
     // Throws UnsupportedFault when the file holds tensors nobody took: running without them
     // would be running another network.
     void refuse_leftovers() const;
 
 private:
     const ModelFile& file_;
-    ThreadPool& pool_;
+    std::vector<std::shared_ptr<Panels>> panels_;
     std::unordered_set<std::string> taken_;
 };
 

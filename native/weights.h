@@ -2,60 +2,51 @@
 #pragma once
 
 #include <cstdint>
-#include <vector>
+#include <memory>
 
 #include "group_codes.h"
 #include "kernels/kernels.h"
 #include "model_file.h"
-#include "thread_pool.h"
+#include "panels.h"
 
 namespace edge {
 
 // Which sums of activations quantized weights need: a bit per size of a group, none for weights
 // that take float activations.
 using GroupSizes = uint32_t;
-inline GroupSizes group_bit(int64_t group) { return static_cast<GroupSizes>(group / sum_step); }
+constexpr GroupSizes whole_row = GroupSizes{1} << 31;
+// `group` is 16, 32, 64 ... 256; any other size is that of a whole row.
+inline GroupSizes group_bit(int64_t group) {
+    const bool is_usual = group <= max_block && (group & (group - 1)) == 0;
+    return is_usual ? static_cast<GroupSizes>(group / sum_step) : whole_row;
+}
 
-// Float weights stay where they are in the read-only mapping; quantized ones are interleaved into
-// panels once (kernels.h says how). [num_outputs, depth].
+// Float weights stay where they are in the read-only mapping; quantized ones are read from panels,
+// which whoever loads the file must place before a product. [num_outputs, depth].
 class WeightMatrix {
 public:
     // `file` must stay mapped while this lives.
-    WeightMatrix(const ModelFile& file, const TensorInfo& tensor, ThreadPool& pool);
+    WeightMatrix(const ModelFile& file, const TensorInfo& tensor);
 
     int64_t num_outputs() const { return num_outputs_; }
     int64_t depth() const { return depth_; }
     int64_t num_panels() const { return (num_outputs_ + panel_cols - 1) / panel_cols; }
-    bool is_quantized() const { return code_ != nullptr; }
-    int bits() const { return code_->bits; }                                   // quantized
-    GroupSizes groups() const { return code_ ? group_bit(code_->group) : 0; }  // for LinearInput
+    bool is_quantized() const { return panels_ != nullptr; }
+    GroupSizes groups() const { return panels_ ? group_bit(panels_->code().group) : 0; }
 
     FloatWeights stored() const { return {format_, data_, depth_}; }  // not quantized
-    Panel panel(int64_t index) const;                                 // quantized
+
+    // Quantized:
+    int bits() const { return panels_->code().bits; }
+    Panel panel(int64_t index) const { return panels_->panel(index); }
+    const std::shared_ptr<Panels>& panels() const { return panels_; }
 
 private:
-    // [panels][depth / group][16] or, of whole numbers, with factors [panels][depth / 256][16].
-    struct Scales {
-        std::vector<uint16_t> halves;
-        std::vector<int8_t> whole;
-    };
-
-    int64_t num_groups() const { return depth_ / code_->group; }
-    int64_t num_halves() const { return code_->is_fine ? depth_ / max_block : num_groups(); }
-    void reserve(Scales& scales);
-    PanelScales of_panel(const Scales& scales, int64_t index) const;
-    void pack(ThreadPool& pool);
-    void pack_panel(int64_t index);
-    void place(const UnpackedBlock& block, int64_t first_k, int64_t panel, int column);
-
     int64_t num_outputs_;
     int64_t depth_;
-    const GroupCode* code_ = nullptr;
     FloatFormat format_ = FloatFormat::f32;
     const std::byte* data_;
-    std::vector<uint8_t> lines_;
-    Scales scales_;
-    Scales minima_;
+    std::shared_ptr<Panels> panels_;  // nullptr: float weights
 };
 
 }  // namespace edge

@@ -13,15 +13,28 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # A room imports rooms of earlier lines, and itself.
 LADDER = (
-    {"errors", "_native"},
-    {"formats", "exit_codes", "canvas", "result"},
-    {"config", "tasks", "denoisers", "template", "template_process", "vocabulary"},
-    {"backends", "samplers", "tokenizer", "shapes"},
-    {"engine", "random_model"},
+    {"errors", "_native", "budget", "machine"},
+    {"formats", "exit_codes", "canvas", "result", "cache_folder"},
+    {
+        "config",
+        "tasks",
+        "denoisers",
+        "template",
+        "template_process",
+        "vocabulary",
+        "guesses",
+        "pack_cache",
+    },
+    {"backends", "samplers", "tokenizer", "shapes", "dual_cache", "costs"},
+    {"credit"},
+    {"engine", "random_model", "early_stop", "remask", "profile"},
     {"request"},
+    {"pacing"},
+    {"tally"},
     {"generator"},
     {"model"},
-    {"bench"},
+    {"bench", "frontier"},
+    {"plots"},
     {""},  # edge itself: the public names
     {"cli"},
     {"__main__"},
@@ -33,6 +46,7 @@ ONLY = {
     "tasks": {"edge.errors", "edge.tasks"},
     "formats": {"numpy", "psutil", "edge._native", "edge.errors", "edge.formats"},
     "errors": set[str](),
+    "budget": set[str](),
 }
 CONVERT_MAY = {"edge.formats", "edge.errors", "edge._native", "edge.exit_codes"}
 NEVER = {"convert", "torch", "transformers", "optimum", "onnx"}

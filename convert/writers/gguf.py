@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -23,13 +24,21 @@ _VALUE_TYPES = {
     "u32": (GGUFValueType.UINT32, None),
     "f32": (GGUFValueType.FLOAT32, None),
     "bool": (GGUFValueType.BOOL, None),
+    "bools": (GGUFValueType.ARRAY, GGUFValueType.BOOL),
     "string": (GGUFValueType.STRING, None),
     "u32s": (GGUFValueType.ARRAY, GGUFValueType.UINT32),
     "i32s": (GGUFValueType.ARRAY, GGUFValueType.INT32),
     "strings": (GGUFValueType.ARRAY, GGUFValueType.STRING),
 }
-# What a half-precision number can hold, times the largest stored factor of a group.
-_LARGEST = {"f16": 65504.0, "q8_0": 65504.0 * 127, "q4_0": 65504.0 * 8}
+# What a half-precision number can hold, times the largest stored factor of a group. int4's search
+# may give a minimum, or a seventh of a scale, some way beyond the values.
+_LARGEST = {
+    "f16": 65504.0,
+    "q8_0": 65504.0 * 127,
+    "q4_0": 65504.0 * 8,
+    "int8": 65504.0 * 127,
+    "int4": 65504.0 / 2,
+}
 
 Load = Callable[[TensorSpec], NDArray[np.float32]]
 
@@ -62,8 +71,8 @@ def encoded(tensor: PlannedTensor, values: NDArray[np.float32]) -> NDArray[np.ui
             f"tensor '{tensor.spec.source}' holds {largest:g}, too large for {tensor.type}",
             hint="convert with --type bf16 or f32",
         )
-    stored: NDArray[np.uint8] = _native.quantize(tensor.type, values.reshape(-1, values.shape[-1]))
-    return stored
+    rows = values.reshape(-1, values.shape[-1])
+    return _native.quantize(tensor.type, rows, *tensor.layout.choices)
 
 
 @contextmanager
@@ -76,11 +85,11 @@ def _opened(path: Path, entries: Iterable[Entry], plan: Plan) -> Iterator[GGUFWr
         writer.add_key_value(entry.key, entry.value, kind, element)
     for tensor in plan.tensors:
         writer.add_tensor_info(
-            tensor.spec.target,
-            tensor.spec.shape,
+            tensor.stored_name,
+            _stored_shape(tensor),
             np.dtype(np.float32),
             tensor.num_bytes,
-            GGMLQuantizationType[tensor.type.upper()],
+            _stored_type(tensor),
         )
     try:
         writer.write_header_to_file()
@@ -90,6 +99,15 @@ def _opened(path: Path, entries: Iterable[Entry], plan: Plan) -> Iterator[GGUFWr
         yield writer
     finally:
         writer.close()
+
+
+def _stored_shape(tensor: PlannedTensor) -> tuple[int, ...]:
+    shape = tensor.spec.shape
+    return (math.prod(shape[:-1]), tensor.row_bytes) if tensor.layout.is_own else shape
+
+
+def _stored_type(tensor: PlannedTensor) -> GGMLQuantizationType:
+    return GGMLQuantizationType["I8" if tensor.layout.is_own else tensor.type.upper()]
 
 
 def _reserve(path: Path, data_bytes: int) -> None:

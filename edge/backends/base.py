@@ -42,6 +42,19 @@ class Draws:
     number: int = 0
 
 
+@dataclass(frozen=True)
+class LogitBias:
+    """Additions to single logits before anything else is done with them.
+
+    ``starts`` [head rows + 1]: those of head row r are entries starts[r] to before starts[r + 1]
+    of ``ids`` and ``values``.
+    """
+
+    starts: NDArray[np.int32]
+    ids: NDArray[np.int32]
+    values: NDArray[np.float32]
+
+
 class Cache(Protocol):
     """Keys and values of one request, held by the backend that made it."""
 
@@ -52,9 +65,9 @@ class StepRequest:
 
     ``ids`` and ``positions`` are [active], positions ascending; ``head_rows`` are indices of the
     active tokens whose statistics are wanted. What ``cache`` holds of other positions is seen as
-    well; with ``store`` the active tokens are added to it. ``guidance_ids`` [active] ask for
-    classifier-free guidance of strength ``guidance_scale``. ``deadline_ns`` is on
-    ``time.monotonic_ns``'s clock, 0 for none.
+    well; with ``store`` the active tokens are added to it, or only the first ``num_stored``.
+    ``guidance_ids`` [active] ask for classifier-free guidance of strength ``guidance_scale``.
+    ``deadline_ns`` is on ``time.monotonic_ns``'s clock, 0 for none.
     """
 
     ids: NDArray[np.int32]
@@ -64,6 +77,8 @@ class StepRequest:
     mask: Mask = field(default_factory=Mask)
     cache: Cache | None = None
     store: bool = False
+    num_stored: int = 0
+    bias: LogitBias | None = None
     guidance_ids: NDArray[np.int32] | None = None
     guidance_scale: float = 0.0
     cancel: CancelFlag | None = None
@@ -84,6 +99,10 @@ class Backend(Protocol):
     @property
     def threads(self) -> int:
         """The number of threads in use."""
+
+    @property
+    def stoppable(self) -> bool:
+        """Whether a forward heeds its deadline while it runs, not only before it begins."""
 
     def new_cache(self, capacity: int) -> Cache:
         """Return an empty cache for positions below ``capacity``."""

@@ -10,15 +10,15 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge import _native
-from edge.backends.base import Mask, StepRequest
+from edge.backends.base import LogitBias, Mask, StepRequest
 from edge.backends.cores import default_threads
-from edge.canvas import RowStats
+from edge.canvas import RowLogits, RowStats
 from edge.config import DenoiserConfig
 from edge.errors import (
     ModelClosedError,
@@ -27,6 +27,7 @@ from edge.errors import (
     RequestError,
     UnsupportedModelError,
 )
+from edge.pack_cache import place_panels
 
 ISA_VARIABLE = "EDGE_ISA"
 ACTIVATIONS = ("int8", "f32")
@@ -99,6 +100,7 @@ class NativeBackend:
     """Owns the mapped weights of one file. See ``Backend`` for the methods."""
 
     name = "native"
+    stoppable = True
 
     def __init__(
         self,
@@ -108,6 +110,7 @@ class NativeBackend:
         *,
         threads: int | None,
         activations: str,
+        pack_cache: bool = False,
     ) -> None:
         check_options(threads, activations)
         self.isa = chosen_isa()
@@ -116,8 +119,10 @@ class NativeBackend:
         shape = _native.DenoiserShape(**sizes)
         with _own_errors(path):
             self._denoiser: _native.Denoiser | None = _native.Denoiser(
-                file, shape, self.threads, activations, self.isa
+                file, shape, self.threads, activations, self.isa, pack=not pack_cache
             )
+        if pack_cache:
+            place_panels(self._denoiser, file)
         self._path = path
         self._lock = threading.Lock()
         _OPEN.add(self)
@@ -148,6 +153,7 @@ class NativeBackend:
             draw=draws.number,
             top_k=draws.top_k,
             top_p=draws.top_p,
+            **({} if request.bias is None else _native_bias(request.bias)),
         )
         guidance_ids = _NO_IDS if request.guidance_ids is None else request.guidance_ids
         with self._use() as denoiser, _own_errors(self._path):
@@ -157,6 +163,7 @@ class NativeBackend:
                 request.head_rows,
                 cache=cast("_native.KvCache | None", request.cache),
                 store=request.store,
+                num_stored=request.num_stored,
                 mask=_native_mask(request.mask),
                 head=head,
                 guidance_ids=guidance_ids,
@@ -204,6 +211,10 @@ def _native_mask(mask: Mask) -> _native.AttentionMask:
     return _native.AttentionMask(mask.kind, mask.block_length, mask.origin)
 
 
+def _native_bias(bias: LogitBias) -> dict[str, Any]:
+    return {"bias_starts": bias.starts, "bias_ids": bias.ids, "bias_values": bias.values}
+
+
 def _row_stats(request: StepRequest, output: _native.StepOutput) -> RowStats:
     log_z = output.log_z
     probability_of = np.exp(output.sampled_logit - log_z)
@@ -213,6 +224,16 @@ def _row_stats(request: StepRequest, output: _native.StepOutput) -> RowStats:
         confidence=probability_of,
         margin=np.exp(output.top1_logit - log_z) - np.exp(output.top2_logit - log_z),
         entropy=output.entropy,
+        logits=RowLogits(
+            output.top1,
+            output.top1_logit,
+            output.top2_logit,
+            log_z,
+            output.plain_top1,
+            output.plain_top1_logit,
+            output.plain_log_z,
+        ),
+        head_ns=output.head_ns,
     )
 
 

@@ -14,11 +14,11 @@ from typing import Any
 
 import click
 
-from edge.cli.machine import cpu_name
 from edge.cli.options import json_option
 from edge.cli.output import print_object, print_rows, size_in_words
 from edge.errors import NumericError
 from edge.exit_codes import verbose_option
+from edge.machine import cpu_name
 
 SELF_TEST_SECONDS = 120
 SELF_TEST_OPTIONS = ("--model", "sudoku", "--steps", "8", "--json")
@@ -64,17 +64,18 @@ def command(json: bool) -> None:
 
 
 def _facts() -> dict[str, Any]:
-    import platformdirs
     import psutil
 
     from edge import __version__, _native
     from edge.backends.cores import default_threads
     from edge.backends.native import ISA_VARIABLE
+    from edge.cache_folder import cache_folder
+    from edge.pack_cache import panel_folder, side_files
 
     isas = _native.supported_isas()
     override = os.environ.get(ISA_VARIABLE) or None
     memory = psutil.virtual_memory()
-    cache_folder = Path(platformdirs.user_cache_dir("edge-denoise", appauthor=False))
+    packed = [status.st_size for _, status in side_files()]
     return {
         "version": __version__,
         "python": platform.python_version(),
@@ -88,8 +89,11 @@ def _facts() -> dict[str, Any]:
         "default_threads": default_threads(),
         "memory_total_bytes": memory.total,
         "memory_available_bytes": memory.available,
-        "cache_folder": cache_folder,
-        "cache_folder_exists": cache_folder.is_dir(),
+        "cache_folder": cache_folder(),
+        "cache_folder_exists": cache_folder().is_dir(),
+        "panel_folder": panel_folder(),
+        "num_side_files": len(packed),
+        "side_file_bytes": sum(packed),
         "limits": _native.limits(),
     }
 
@@ -152,6 +156,8 @@ def _print(facts: dict[str, Any], tests: list[SelfTest]) -> None:
             f"{size_in_words(facts['memory_available_bytes'])} available",
             "cache": f"{facts['cache_folder']}"
             + ("" if facts["cache_folder_exists"] else " (not there yet)"),
+            "packed weights": f"{size_in_words(facts['side_file_bytes'])} in "
+            f"{facts['num_side_files']} files; delete {facts['panel_folder']} to clear them",
         }
     )
     click.echo("limits of the file reader")

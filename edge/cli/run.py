@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +15,11 @@ import click
 from edge.cli.options import (
     COUNT,
     activations_option,
+    budget_options,
+    budget_request,
     json_option,
     model_option,
+    pack_cache_option,
     threads_option,
 )
 from edge.cli.output import (
@@ -27,7 +31,7 @@ from edge.cli.output import (
     without_controls,
 )
 from edge.cli.prompt import read_prompt
-from edge.errors import CancelledError, ConstraintError
+from edge.errors import CancelledError, ConstraintError, EdgeError
 from edge.exit_codes import EXIT_CODES, verbose_option
 
 if TYPE_CHECKING:
@@ -54,6 +58,7 @@ def known_sampler(
 @model_option
 @click.option("--raw", is_flag=True, help="Continue PROMPT as it is, without the chat template.")
 @click.option("--tokens", type=COUNT, metavar="N", help="Most tokens of the answer.")
+@budget_options
 @click.option("--steps", type=COUNT, metavar="N", help="Denoising steps, all blocks together.")
 @click.option("--steps-per-block", type=COUNT, metavar="N", help="Denoising steps per block.")
 @click.option(
@@ -64,6 +69,9 @@ def known_sampler(
 )
 @click.option(
     "--threshold", type=float, metavar="X", help="Confidence from which a sampler commits."
+)
+@click.option(
+    "--segment-threshold", type=float, metavar="X", help="Of hierarchical, per run of holes."
 )
 @click.option("--factor", type=float, metavar="X", help="Of the sampler factor.")
 @click.option("--entropy-bound", type=float, metavar="NATS", help="Of entropy_bounded.")
@@ -93,10 +101,41 @@ def known_sampler(
     help="End tokens end the answer, are committed last, or never.",
 )
 @click.option(
+    "--early-stop",
+    type=click.Choice(["none", "stable", "schedule"]),
+    default="none",
+    show_default=True,
+    help="Fill the rest of a block once its candidates stay, or their logits are far apart.",
+)
+@click.option(
+    "--remask",
+    type=click.Choice(["none", "conf"]),
+    default="none",
+    show_default=True,
+    help="Spend planned steps left over on deciding the least sure tokens anew.",
+)
+@click.option("--credit", is_flag=True, help="Commit candidates that stay first sooner.")
+@click.option(
+    "--cache",
+    type=click.Choice(["exact", "dual"]),
+    default="exact",
+    show_default=True,
+    help="Reuse what cannot change, or (full attention) nearly all: faster, approximate.",
+)
+@click.option(
+    "--cache-window", type=COUNT, metavar="N", help="Tokens beside the block that dual computes."
+)
+@click.option(
+    "--fused/--no-fused",
+    default=None,
+    help="Store a finished block in the next one's first forward (default: where exact).",
+)
+@click.option(
     "--seed", type=int, metavar="N", default=0, show_default=True, help="For temperatures above 0."
 )
 @threads_option
 @activations_option
+@pack_cache_option
 @click.option(
     "--live/--no-live",
     default=None,
@@ -113,8 +152,12 @@ def command(
     stats: bool,
     threads: int | None,
     activations: str,
+    pack_cache: bool,
     raw: bool,
     tokens: int | None,
+    budget: float | None,
+    on_tight: str,
+    on_infeasible: str,
     **options: Any,
 ) -> None:
     """Generate an answer to PROMPT.
@@ -129,24 +172,43 @@ def command(
     model's task has rules, VERIFIED or NOT SOLVED follows on stderr; the latter
     exits with 8.
 
+    With --budget the answer is there in time: the clock counts reading the prompt
+    and all denoising steps, not loading. --steps is then an upper bound. 'edge
+    calibrate' measures this device beforehand; otherwise the first answers do.
+
     \b
     Examples:
       edge run 53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79
       edge run --steps 8 --stats - < puzzle.txt
+      edge run --budget 20ms --stats - < puzzle.txt
       edge run -m model.gguf --tokens 64 --seed 1 --temperature 0.7 "Write a haiku"
       edge run -m model.gguf --raw --json "Once upon a time" > answer.json
     """
     text = read_prompt(prompt)
     import edge
 
-    loading = edge.load(model, threads=threads, activations=activations)
-    with warnings_on_stderr(), loading as loaded:
-        chosen = {"raw": raw, "max_tokens": tokens, **options}
-        result, written = _generate(loaded, text, live, json, chosen)
+    options |= {"raw": raw, "max_tokens": tokens}
+    options |= budget_request(budget, on_tight, on_infeasible)
+    loading = edge.load(model, threads=threads, activations=activations, pack_cache=pack_cache)
+    with _error_as_object(json), warnings_on_stderr(), loading as loaded:
+        if budget is not None:
+            _ = loaded.costs  # reads the profile before the clock starts
+        result, written = _generate(loaded, text, live, json, options)
         _print(loaded, result, written, json)
     if stats:
         click.echo(_stats_line(result.stats), err=True)
     _verdict(loaded, result)
+
+
+@contextmanager
+def _error_as_object(json: bool) -> Iterator[None]:
+    """With ``--json`` an error is an object on stdout as well, for whoever reads only that."""
+    try:
+        yield
+    except EdgeError as error:
+        if json:
+            print_object({"status": "error", "complete": False, "error": str(error)})
+        raise
 
 
 def _generate(
@@ -212,9 +274,28 @@ def _print(model: Model, result: Result, written: str, json: bool) -> None:
 def _stats_line(stats: Stats) -> str:
     return (
         f"{stats.steps} steps, {stats.nfe} forwards, {stats.tokens} tokens, "
-        f"{stats.elapsed_ms:.0f} ms, {stats.tokens_per_s:.0f} tokens/s, "
-        f"peak {size_in_words(stats.peak_rss_bytes)}"
+        f"{_time_in_words(stats)}, {stats.tokens_per_s:.0f} tokens/s, "
+        f"peak {size_in_words(stats.peak_rss_bytes)}{_approximations(stats)}"
     )
+
+
+def _time_in_words(stats: Stats) -> str:
+    if stats.budget_ms is None or stats.overshoot_ms is None:
+        return f"{stats.elapsed_ms:.0f} ms"
+    over = stats.overshoot_ms
+    rest = f"{over:.0f} ms over" if over > 0 else f"{-over:.0f} ms left"
+    return (
+        f"{stats.elapsed_ms:.0f} of {stats.budget_ms:.0f} ms ({rest}), "
+        f"{stats.forced_tokens} tokens forced below the threshold"
+    )
+
+
+def _approximations(stats: Stats) -> str:
+    if stats.cache == "exact":
+        return ""
+    changed = stats.cache_top1_disagreement
+    share = "" if changed is None else f", which changed {changed:.1%} of the candidates"
+    return f", {stats.cache} cache with {stats.refreshes} refreshes{share}"
 
 
 def _verdict(model: Model, result: Result) -> None:

@@ -13,6 +13,7 @@ from edge.errors import UnsupportedModelError
 from edge.exit_codes import verbose_option
 
 if TYPE_CHECKING:
+    from edge._native import TensorInfo
     from edge.model import ModelInfo
 
 
@@ -48,7 +49,8 @@ def command(model: str | None, tensors: bool, template: bool, json: bool) -> Non
     print_rows(_for_people(rows))
     for tensor in listed or ():
         shape = " x ".join(map(str, tensor["shape"]))
-        click.echo(f"  {tensor['name']}  {tensor['type']}  {shape}  {tensor['num_bytes']} bytes")
+        kind = " ".join(filter(None, (tensor["type"], _group_in_words(tensor))))
+        click.echo(f"  {tensor['name']}  {kind}  {shape}  {tensor['num_bytes']} bytes")
 
 
 def _template_of(info: ModelInfo) -> str:
@@ -65,6 +67,7 @@ def _rows(info: ModelInfo) -> dict[str, Any]:
         "path": info.path,
         "size_bytes": info.size_bytes,
         "num_parameters": info.num_parameters,
+        "bits_per_weight": round(info.bits_per_weight, 4),
         "types": {
             name: {"num_tensors": count, "num_bytes": size}
             for name, (count, size) in info.types.items()
@@ -120,8 +123,22 @@ def _tensors(info: ModelInfo) -> list[dict[str, Any]]:
         {
             "name": tensor.name,
             "type": tensor.type,
+            **_group_of(tensor),
             "shape": list(tensor.shape),
             "num_bytes": tensor.num_bytes,
         }
         for tensor in read_header(info.path).tensors.values()
     ]
+
+
+def _group_of(tensor: TensorInfo) -> dict[str, Any]:
+    """What int8 and int4 leave open."""
+    if not tensor.group_size:
+        return {}
+    return {"group_size": tensor.group_size, "has_minima": tensor.has_minima}
+
+
+def _group_in_words(tensor: dict[str, Any]) -> str:
+    if "group_size" not in tensor:
+        return ""
+    return f"g{tensor['group_size']}" + (" with minima" if tensor["has_minima"] else "")

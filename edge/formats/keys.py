@@ -41,6 +41,11 @@ EOS_IDS = "diffusion.eos_ids"
 
 TASK = "edge.task"
 NUM_TOKENS = "edge.num_tokens"  # ids that mean something; rows beyond are padding
+# Of the tensors in our own types (groups.py): arrays with an element for each.
+TENSOR_NAMES = "edge.tensor.names"
+TENSOR_COLS = "edge.tensor.cols"
+TENSOR_GROUP_SIZE = "edge.tensor.group_size"
+TENSOR_HAS_MINIMA = "edge.tensor.has_minima"
 SOURCE_SHA256 = "edge.source.sha256"
 SOURCE_ARCHITECTURE = "edge.source.architecture"
 CONVERSION_TYPE = "edge.conversion.type"

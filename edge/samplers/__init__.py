@@ -6,7 +6,9 @@ from reprlib import repr as shown
 
 from edge.errors import RequestError
 from edge.samplers.base import Sampler
+from edge.samplers.block_refinement import BlockRefinement
 from edge.samplers.bounded import EntropyBounded, Factor
+from edge.samplers.hierarchical import Hierarchical
 from edge.samplers.low_confidence import (
     LowConfidenceDynamic,
     LowConfidenceStatic,
@@ -22,6 +24,8 @@ SAMPLERS: dict[str, type[Sampler]] = {
     "linear_schedule": LinearSchedule,
     "factor": Factor,
     "entropy_bounded": EntropyBounded,
+    "block_refinement": BlockRefinement,
+    "hierarchical": Hierarchical,
     "sequential": Sequential,
     "random": Random,
 }

@@ -15,11 +15,13 @@ from edge.canvas import RowStats
 class SamplerOptions:
     """Parameters of the rules; each rule names those it uses.
 
-    ``threshold`` is a probability, ``entropy_bound`` in nats, ``factor`` as in Fast-dLLM,
-    ``rank`` one of ``edge.config.RANKS``. ``seed`` only matters for the rank ``random``.
+    ``threshold`` and ``segment_threshold`` are probabilities, ``entropy_bound`` is in nats,
+    ``factor`` as in Fast-dLLM, ``rank`` one of ``edge.config.RANKS``. ``seed`` only matters for
+    the rank ``random``.
     """
 
     threshold: float = 0.9
+    segment_threshold: float = 0.4
     factor: float = 1.0
     entropy_bound: float = 0.1
     rank: str = "confidence"
@@ -46,6 +48,11 @@ class BlockProgress:
         """What the static rule commits in this step: M // S, one more while step < M % S."""
         share, remainder = divmod(self.num_holes, self.num_steps)
         return share + (self.step < remainder)
+
+    @property
+    def due(self) -> int:
+        """Holes filled after this step if progress is even: ceil(M * (step + 1) / S)."""
+        return -(-self.num_holes * (self.step + 1) // self.num_steps)
 
 
 class Sampler(Protocol):
@@ -89,8 +96,7 @@ def with_progress_floor(
     A block is thereby full after its planned steps, whatever the rule finds, and every step
     commits at least one row.
     """
-    due = -(-progress.num_holes * (progress.step + 1) // progress.num_steps)
-    missing = max(due - progress.num_committed, 1) - len(chosen)
+    missing = max(progress.due - progress.num_committed, 1) - len(chosen)
     if missing <= 0:
         return chosen
     rest = rank.copy()

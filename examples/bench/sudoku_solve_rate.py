@@ -2,6 +2,7 @@
 
     python examples/bench/sudoku_solve_rate.py
     python examples/bench/sudoku_solve_rate.py --sampler low_confidence_dynamic --threshold 0.97
+    python examples/bench/sudoku_solve_rate.py --sampler factor --option remask=conf
     python examples/bench/sudoku_solve_rate.py --checkpoint DIR --type f32 --type q8_0 --markdown
     python examples/bench/sudoku_solve_rate.py --count 3000 --mix 164/84/52
 
@@ -29,6 +30,7 @@ from report import cpu_name, print_table
 from sudoku_puzzles import GRADES, Puzzle, puzzles
 
 ALL_STEPS = "all"  # one cell per step
+_OWN = ("steps", "sampler", "threshold")  # options with a column of their own
 DEFAULT_STEPS = ("1", "2", "4", "8", "16", "32", ALL_STEPS)
 
 
@@ -44,6 +46,7 @@ class Plan:
     threads: int | None
     sampler: str | None
     thresholds: tuple[float | None, ...]
+    options: dict[str, Any]  # the same for every request
 
     def puzzles(self) -> list[Puzzle]:
         if self.mix is None:
@@ -65,7 +68,8 @@ class Plan:
             for steps in self.steps:
                 number = None if steps == ALL_STEPS else int(steps)
                 options = {"steps": number, "sampler": self.sampler, "threshold": threshold}
-                yield {name: value for name, value in options.items() if value is not None}
+                chosen = {name: value for name, value in options.items() if value is not None}
+                yield {**chosen, **self.options}
 
 
 def measure(source: str, plan: Plan) -> dict[str, Any]:
@@ -96,6 +100,7 @@ def _row(model: Any, options: dict[str, Any], chosen: Sequence[Puzzle]) -> dict[
         "steps": options.get("steps", ALL_STEPS),
         "sampler": stats[-1].sampler,
         "threshold": options.get("threshold"),
+        "options": {name: value for name, value in options.items() if name not in _OWN},
         "solve_rate": fmean(solved),
         "solve_rate_by_grade": _by_grade(chosen, solved),
         "mean_steps": fmean(s.steps for s in stats),
@@ -178,7 +183,7 @@ def _cells(model: dict[str, Any], row: dict[str, Any], grades: Sequence[str]) ->
         model["model"],
         model["type"],
         model["sha256"][:12],
-        row["sampler"] if row["threshold"] is None else f"{row['sampler']} {row['threshold']:g}",
+        _rule(row),
         str(row["steps"]),
         f"{row['solve_rate']:.1%}",
         *(f"{row['solve_rate_by_grade'][grade]:.1%}" for grade in grades),
@@ -187,6 +192,22 @@ def _cells(model: dict[str, Any], row: dict[str, Any], grades: Sequence[str]) ->
         f"{row['median_ms']:.1f}",
         f"{row['peak_rss_bytes'] / 2**20:.0f}",
     ]
+
+
+def _rule(row: dict[str, Any]) -> str:
+    threshold = "" if row["threshold"] is None else f" {row['threshold']:g}"
+    options = "".join(f" {name}={value}" for name, value in row["options"].items())
+    return f"{row['sampler']}{threshold}{options}"
+
+
+def _option(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"wanted NAME=VALUE; got {text!r}")
+    try:
+        return name, json.loads(value)
+    except json.JSONDecodeError:
+        return name, value
 
 
 def _steps(text: str) -> str:
@@ -216,6 +237,13 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--threads", type=int, help="default: the library's")
     add("--sampler", help="default: the file's; with one, --steps is 'all' unless given")
     add("--threshold", action="append", type=float, help="of the sampler; repeatable")
+    add(
+        "--option",
+        action="append",
+        type=_option,
+        default=[],
+        help="further option of the request, NAME=VALUE, e.g. credit=true; repeatable",
+    )
     output = parser.add_mutually_exclusive_group()
     output.add_argument("--json", action="store_true", help="one JSON object")
     output.add_argument("--markdown", action="store_true", help="the table in Markdown")
@@ -239,6 +267,7 @@ def _plan(arguments: argparse.Namespace) -> Plan:
         threads=arguments.threads,
         sampler=arguments.sampler,
         thresholds=tuple(arguments.threshold or [None]),
+        options=dict(arguments.option),
     )
 
 

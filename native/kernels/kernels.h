@@ -37,7 +37,8 @@ struct PanelScales {
 // 16 output columns of quantized weights: scale * (stored - zero point) - minimum. int8: lines
 // [depth/4][16][4], zero point 128. int4: lines [depth/8][16][4], the low nibble holds the first
 // four k of a line, the high one the next four; zero point 8, or 0 when there are minima. Group
-// is 16 (int8 without minima only) or a multiple of depth_step that divides the depth.
+// is 16 (int8 without minima only) or a multiple of depth_step that divides the depth; its sums of
+// int8 products, at most 128 * 127 each, must fit 32 bits.
 struct Panel {
     const uint8_t* lines;
     PanelScales scales;
@@ -75,18 +76,28 @@ struct QuantizedRowSink {
     int32_t* sums;
 };
 
+constexpr int block_keys = 16;
+constexpr uint32_t all_valid = 0xFFFF;
+
+// Sixteen keys [head_dim][16] and values [16][value_stride]. A place whose bit in `valid` is not
+// set holds no key; its numbers are finite.
+struct KeyBlock {
+    const float* keys;
+    const float* values;
+    uint32_t valid;
+};
+
 struct AttentionTile {
     const float* const* queries;  // [rows] pointers to [head_dim]
     float* const* outputs;        // [rows] pointers to [head_dim]
-    const int32_t* visible;       // [rows] keys 0..visible-1 are attended
+    const int32_t* visible;       // [rows] the valid ones of places 0..visible-1 are attended
     int rows;
-    const float* keys;     // [ceil(num_keys / 16)][head_dim][16]
-    const float* values;   // [num_keys][value_stride], padded with zeros
-    int64_t value_stride;  // head_dim rounded up to 16
+    const KeyBlock* blocks;  // [ceil(largest visible / 16)]
+    int64_t value_stride;    // head_dim rounded up to 16
     int64_t head_dim;
     float scale;
     float* scores;         // scratch, [rows][score_stride]
-    int64_t score_stride;  // num_keys rounded up to 16
+    int64_t score_stride;  // at least the places of all blocks
 };
 
 // Of some logits x: their maximum, the sum of e = exp(x - maximum), the sum of (x - maximum) * e.
@@ -122,10 +133,10 @@ struct KernelTable {
     float (*maximum)(const float* x, int64_t count);  // -inf for none
     LogitMoments (*logit_moments)(const float* x, int64_t count);
 
-    // For measuring peak rates, on [burst_chains][16] accumulators. A round of int8 adds to every
-    // lane the dot products of its four weights (nibbles, [16][4]) with four activations and with
-    // the next four; chain c starts at c, and the caller keeps the sums within int32. A round of
-    // float is out = out * x + y.
+    // For measuring peak rates, on [burst_chains][16] accumulators. A round of int8 is a step of
+    // the depth: it adds to every lane, four times, the dot products of its four weights (nibbles,
+    // [16][4]) with four activations and with the next four; chain c starts at c, and the caller
+    // keeps the sums within int32. A round of float is out = out * x + y.
     int burst_chains;
     void (*burst_int8)(const uint8_t* weights, const int8_t* activations, int64_t rounds,
                        float* out);
@@ -134,6 +145,9 @@ struct KernelTable {
 
 extern const KernelTable generic_kernels;
 extern const KernelTable avx2_kernels;
+extern const KernelTable avxvnni_kernels;
 extern const KernelTable avx512vnni_kernels;
+extern const KernelTable neon_dotprod_kernels;
+extern const KernelTable neon_i8mm_kernels;
 
 }  // namespace edge

@@ -25,6 +25,11 @@ CASES: list[tuple[BaseException, int, str]] = [
     ),
     (errors.UnsupportedModelError("no such noise", path="m.gguf"), 4, "no such noise (m.gguf)"),
     (errors.ModelNotFoundError("no model 'x'"), 5, "no model 'x'"),
+    (
+        errors.BudgetError("too short", budget_ms=1, min_budget_ms=9, hint="give 9 ms"),
+        7,
+        "too short - give 9 ms",
+    ),
     (errors.ConstraintError("not met"), 8, "not met"),
     (errors.NumericError("blk.3: not finite"), 70, "blk.3: not finite"),
     (errors.ModelClosedError("closed"), 70, "closed"),

@@ -25,9 +25,10 @@ from edge.formats.gguf_file import open_model
 
 Make = Callable[..., Any]  # conftest.folder
 Golden = Callable[[str], Path]
-TYPES = ["f32", "f16", "bf16", "q8_0", "q4_0"]
+TYPES = ["f32", "f16", "bf16", "int8", "int4", "q8_0", "q4_0"]
 # Largest possible error of one value over the largest magnitude in its group.
 WORST = {"f32": 0.0, "f16": 2**-11, "bf16": 2**-8, "q8_0": 0.0045, "q4_0": 0.126}
+WORST |= {"int8": 0.0045, "int4": 0.3}  # int4 clips, where that makes the squared error less
 
 
 # The fixtures without one in config.json come without a tokenizer too.
@@ -44,7 +45,7 @@ def expected_values(source: Path) -> dict[str, np.ndarray]:
 def stored_type(name: str, cols: int, kind: str) -> str:
     if "norm" in name or name.endswith(".bias") or name == "position_embd.weight":
         return "f32"
-    return "f16" if kind[0] == "q" and cols % 32 else kind
+    return "f16" if kind[0] in "qi" and cols % 32 else kind
 
 
 @pytest.mark.parametrize("kind", TYPES)
@@ -64,7 +65,7 @@ def test_every_tensor_reads_back_within_its_type(
         assert info.type == stored_type(target, values.shape[-1], kind)
         rows = values.reshape(-1, values.shape[-1])
         error = np.abs(file.read_rows(target, 0, len(rows)) - rows)
-        group = 32 if info.type[0] == "q" else 1
+        group = info.group_size or (32 if info.type[0] == "q" else 1)
         peaks = np.abs(rows.reshape(-1, group)).max(axis=1, keepdims=True)
         assert (error.reshape(-1, group) <= WORST[info.type] * peaks + 2.0**-25).all()
         assert reported[target].max_abs_error == pytest.approx(float(error.max()))
@@ -72,7 +73,7 @@ def test_every_tensor_reads_back_within_its_type(
         assert reported[target].rmse == pytest.approx(rmse)
 
 
-@pytest.mark.parametrize("kind", TYPES)
+@pytest.mark.parametrize("kind", [kind for kind in TYPES if kind[0] != "i"])
 @pytest.mark.parametrize("name", ["llada", "dream"])
 def test_gguf_reads_our_files(golden: Golden, tmp_path: Path, name: str, kind: str) -> None:
     run(golden(name), tmp_path / "out.gguf", kind)
@@ -150,7 +151,7 @@ def test_ragged_columns_of_the_golden_files_are_listed(
     assert kept == [(f"blk.{n}.ffn_down.weight", reason) for n in range(3)]
 
 
-@pytest.mark.parametrize("kind", ["q8_0", "q4_0"])
+@pytest.mark.parametrize("kind", ["int8", "int4", "q8_0", "q4_0"])
 def test_ragged_columns_stay_f16_and_are_listed(folder: Make, tmp_path: Path, kind: str) -> None:
     made = folder(mlp_hidden_size=72, n_layers=1)
     report = run(made.write(), tmp_path / "out.gguf", kind)
@@ -295,7 +296,7 @@ def test_memory_follows_the_largest_tensor_not_the_model(folder: Make, tmp_path:
     assert peak_bytes < 10 * largest_bytes + (4 << 20) < model_bytes / 2
 
 
-@pytest.mark.parametrize("kind", ["f16", "q8_0", "q4_0"])
+@pytest.mark.parametrize("kind", ["f16", "int8", "int4", "q8_0", "q4_0"])
 def test_values_too_large_for_the_type_are_refused(folder: Make, tmp_path: Path, kind: str) -> None:
     made = folder()
     name = "model.transformer.blocks.0.v_proj.weight"

@@ -14,6 +14,11 @@ EXAMPLES = ROOT / "examples"
 SOLUTION = "415692378892173456376485219649837125183524697257916843934761582528349761761258934"
 
 
+@pytest.fixture(autouse=True)
+def _a_cache_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", os.fspath(tmp_path / "cache"))
+
+
 def run(*command: str | Path) -> str:
     """Run a command with this environment's scripts first on the path; return its stdout."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -39,6 +44,14 @@ def test_watching_shows_every_step_and_the_verdict() -> None:
     assert output.endswith("VERIFIED\n")
 
 
+def test_a_budget_decides_the_steps() -> None:
+    *answers, refusal = run(sys.executable, EXAMPLES / "03_latency_budget.py").splitlines()
+    assert len(answers) == 3
+    assert ": solved in " in answers[-1]
+    assert answers[-1].endswith("47 steps, 0 cells forced, complete")
+    assert refusal.startswith("refused: 0.01 ms, at least ")
+
+
 def test_an_app_shares_refuses_and_cancels() -> None:
     lines = run(sys.executable, EXAMPLES / "04_embed_in_app.py").splitlines()
     assert lines[:3] == [f"complete: {SOLUTION}"] * 3
@@ -52,6 +65,13 @@ def test_converting_ends_with_the_answer(tmp_path: Path) -> None:
     assert output.endswith(f"{SOLUTION}\n")
     assert out.exists()
     assert out.with_suffix(".gguf.json").exists()
+
+
+def test_the_errors_of_types_are_printed() -> None:
+    lines = run(sys.executable, EXAMPLES / "bench/type_errors.py").splitlines()
+    errors = {line.split("  ")[0].strip(): float(line.split()[-2]) for line in lines[1:]}
+    assert errors["int4 g128 with minima"] < errors["int4 g128"]
+    assert errors["int8 row"] < 2 < errors["q4_0"]
 
 
 def test_the_picture_is_what_its_command_draws(tmp_path: Path) -> None:
@@ -71,6 +91,9 @@ def test_the_gain_of_a_second_thread_is_measured() -> None:
     assert rows[1].startswith("| sudoku, a busy process per core, now | ")
 
 
-@pytest.mark.parametrize("name", ["01_generate.py", "02_watch_refinement.py", "04_embed_in_app.py"])
+@pytest.mark.parametrize(
+    "name",
+    ["01_generate.py", "02_watch_refinement.py", "03_latency_budget.py", "04_embed_in_app.py"],
+)
 def test_examples_stay_short(name: str) -> None:
     assert len((EXAMPLES / name).read_text(encoding="utf-8").splitlines()) < 60

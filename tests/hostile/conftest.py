@@ -82,7 +82,7 @@ def small_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     (folder / "tokenizer.json").write_text(json.dumps(TOKENIZER, separators=(",", ":")))
     save_file(random_weights(), folder / "model.safetensors")
     files = {}
-    for kind in ("q8_0", "f32"):
+    for kind in ("q8_0", "f32", "int8", "int4"):
         convert(folder, out / f"{kind}.gguf", kind, overrides=DIFFUSION)
         files[kind] = (out / f"{kind}.gguf").read_bytes()
     return files
@@ -235,12 +235,18 @@ def taken_apart(content: bytes) -> Gguf:
         at += size
         return content[at - size : at]
 
+    def string_bytes(start: int) -> int:
+        return 8 + int(struct.unpack_from("<Q", content, start)[0])
+
     def size_of(type_id: int) -> int:
         if type_id == STRING:
-            return 8 + int(struct.unpack_from("<Q", content, at)[0])
+            return string_bytes(at)
         if type_id == ARRAY:
             item, count = struct.unpack_from("<IQ", content, at)
-            return 12 + ITEM_SIZE[item] * int(count)
+            size = 12
+            for _ in range(count):
+                size += string_bytes(at + size) if item == STRING else ITEM_SIZE[item]
+            return size
         return ITEM_SIZE[type_id]
 
     _version, num_tensors, num_keys = get("I"), get("Q"), get("Q")

@@ -49,9 +49,7 @@ void check_header(const GgufHeader& header, uint64_t size) {
         require(tensor.offset % header.alignment == 0);
         require(tensor.offset >= end && tensor.offset - end < header.alignment);
         require(tensor.offset <= size && tensor.num_bytes <= size - tensor.offset);
-        const TypeLayout& layout = layout_of(tensor.type);
-        require(tensor.num_bytes ==
-                tensor.rows() * (tensor.cols() / layout.group_size) * layout.group_bytes);
+        require(tensor.num_bytes == tensor.rows() * *row_bytes(tensor.type, tensor.cols()));
         end = tensor.offset + tensor.num_bytes;
     }
     require(end <= size && size - end < header.alignment);

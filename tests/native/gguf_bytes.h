@@ -11,6 +11,7 @@
 #include <string_view>
 #include <vector>
 
+#include "own_types.h"
 #include "quantize.h"
 
 namespace edge::test {
@@ -41,6 +42,38 @@ inline std::string raw_tensor(std::string_view name, const std::vector<uint64_t>
     return bytes + raw(type) + raw(offset);
 }
 
+// As the converter would store such rows: our own types in their default groups, int4 with minima.
+inline StoredType stored_type(TensorType type, int64_t cols) {
+    if (!is_own(type)) return type;
+    return {type, default_group_size(type, static_cast<uint64_t>(cols)), type == TensorType::int4};
+}
+
+// The keys that describe tensors in our own types.
+class OwnKeys {
+public:
+    void add(const std::string& name, const StoredType& type, uint64_t cols) {
+        ++count_;
+        names_ += raw_string(name);
+        cols_ += raw(cols);
+        group_sizes_ += raw(type.group_size);
+        minima_ += raw(uint8_t{type.has_minima});
+    }
+    std::vector<std::string> keys() const {
+        if (count_ == 0) return {};
+        const auto array = [this](const char* name, uint32_t type, const std::string& elements) {
+            return raw_key(std::string("edge.tensor.") + name, array_type,
+                           raw(type) + raw(count_) + elements);
+        };
+        return {array("names", string_type, names_), array("cols", u64_type, cols_),
+                array("group_size", u64_type, group_sizes_),
+                array("has_minima", bool_type, minima_)};
+    }
+
+private:
+    uint64_t count_ = 0;
+    std::string names_, cols_, group_sizes_, minima_;
+};
+
 // A file in its parts; `assemble` puts them together.
 struct GgufBytes {
     std::string magic = "GGUF";
@@ -49,23 +82,30 @@ struct GgufBytes {
     std::vector<std::string> tensors;  // of raw_tensor
     uint64_t alignment = 32;
     std::string data;
+    OwnKeys own;
 
     std::string assemble() const {
+        std::vector<std::string> all_keys = keys;
+        for (const std::string& key : own.keys()) all_keys.push_back(key);
         std::string bytes =
-            magic + raw(version) + raw(uint64_t{tensors.size()}) + raw(uint64_t{keys.size()});
-        for (const std::string& key : keys) bytes += key;
+            magic + raw(version) + raw(uint64_t{tensors.size()}) + raw(uint64_t{all_keys.size()});
+        for (const std::string& key : all_keys) bytes += key;
         for (const std::string& tensor : tensors) bytes += tensor;
         bytes.resize((bytes.size() + alignment - 1) / alignment * alignment, '\0');
         return bytes + data;
     }
 
     // Append rows of floats, stored as `type`.
-    void add_tensor(const std::string& name, TensorType type, int64_t rows, int64_t cols,
+    void add_tensor(const std::string& name, TensorType kind, int64_t rows, int64_t cols,
                     const std::vector<float>& values) {
-        std::vector<uint64_t> dimensions{static_cast<uint64_t>(cols)};
+        const StoredType type = stored_type(kind, cols);
+        const uint64_t size = *row_bytes(type, static_cast<uint64_t>(cols));
+        std::vector<uint64_t> dimensions{is_own(kind) ? size : static_cast<uint64_t>(cols)};
         if (rows > 0) dimensions.push_back(static_cast<uint64_t>(rows));
-        tensors.push_back(raw_tensor(name, dimensions, static_cast<uint32_t>(type), data.size()));
-        const uint64_t size = *row_bytes(layout_of(type), static_cast<uint64_t>(cols));
+        const std::string suffix = is_own(kind) ? ".edge_" + std::string(layout_of(kind).name) : "";
+        const auto id = static_cast<uint32_t>(is_own(kind) ? TensorType::i8 : kind);
+        tensors.push_back(raw_tensor(name + suffix, dimensions, id, data.size()));
+        if (is_own(kind)) own.add(name + suffix, type, static_cast<uint64_t>(cols));
         std::vector<std::byte> row(size);
         for (size_t first = 0; first < values.size(); first += static_cast<size_t>(cols)) {
             quantize_row(type, values.data() + first, cols, row.data());

@@ -19,8 +19,10 @@ int64_t round_up_to_16(int64_t count) { return (count + 15) / 16 * 16; }
 // Keys, values and queries of one head.
 class Head {
 public:
-    explicit Head(int64_t dim)
+    // Every `hole`-th place holds no key; 0: all do.
+    explicit Head(int64_t dim, int hole = 0)
         : dim_(dim),
+          hole_(hole),
           queries_(random_floats(max_tile_rows * dim, 31)),
           keys_(random_floats(max_keys * dim, 32)),
           values_(random_floats(max_keys * dim, 33)) {}
@@ -42,9 +44,10 @@ public:
             query_rows.push_back(query + r * dim_);
             out_rows.push_back(out + r * dim_);
         }
+        const auto blocks =
+            blocks_of(place_keys(side, num_keys), place_values(side, num_keys), num_keys);
         table.attend({query_rows.data(), out_rows.data(), visible_buffer_.copy(side, visible), rows,
-                      place_keys(side, num_keys), place_values(side, num_keys),
-                      round_up_to_16(dim_), dim_, scale(),
+                      blocks.data(), round_up_to_16(dim_), dim_, scale(),
                       score_buffer_.at(side, static_cast<size_t>(rows * padded)), padded});
         return {out, out + count};
     }
@@ -53,10 +56,12 @@ public:
         std::vector<double> weights;
         double total = 0.0;
         for (int k = 0; k < visible; ++k) {
+            weights.push_back(0.0);
+            if (!holds_key(k)) continue;
             double score = 0.0;
             for (int64_t d = 0; d < dim_; ++d)
                 score += double{queries_[row * dim_ + d]} * keys_[k * dim_ + d];
-            weights.push_back(std::exp(score * scale()));
+            weights.back() = std::exp(score * scale());
             total += weights.back();
         }
         std::vector<double> mixed(static_cast<size_t>(dim_), 0.0);
@@ -67,6 +72,20 @@ public:
     }
 
 private:
+    bool holds_key(int64_t place) const { return hole_ == 0 || place % hole_ != hole_ - 1; }
+
+    std::vector<KeyBlock> blocks_of(const float* keys, const float* values,
+                                    int64_t num_keys) const {
+        std::vector<KeyBlock> blocks;
+        for (int64_t first = 0; first < num_keys; first += block_keys) {
+            uint32_t valid = 0;
+            for (int64_t i = 0; i < block_keys; ++i)
+                valid |= static_cast<uint32_t>(holds_key(first + i)) << i;
+            blocks.push_back({keys + first * dim_, values + first * round_up_to_16(dim_), valid});
+        }
+        return blocks;
+    }
+
     float scale() const { return 1.0f / std::sqrt(static_cast<float>(dim_)); }
 
     const float* place_keys(Side side, int64_t num_keys) {
@@ -86,6 +105,7 @@ private:
     }
 
     int64_t dim_;
+    int hole_;
     std::vector<float> queries_, keys_, values_;
     Guarded<float> query_buffer_{max_tile_rows * max_dim}, out_buffer_{max_tile_rows * max_dim};
     Guarded<float> key_buffer_{max_padded * max_dim}, value_buffer_{max_keys * max_stride};
@@ -117,21 +137,26 @@ void check_rows(const KernelTable& table, Side side, Head& head,
     }
 }
 
+void check_head(const KernelTable& table, Side side, Head& head, int hole) {
+    for (int num_keys = 1; num_keys <= max_keys;
+         num_keys += num_keys < 34 && hole == 0 ? step_of(4) : 7)
+        for (int rows = 1; rows <= table.query_rows; ++rows)
+            for (const bool stepped : {false, true}) {
+                current_case = std::string(table.isa) + " dim " + std::to_string(head.dim()) +
+                               " keys " + std::to_string(num_keys) + " rows " +
+                               std::to_string(rows) + " hole " + std::to_string(hole);
+                check_rows(table, side, head, visibility(rows, num_keys, stepped));
+            }
+}
+
 }  // namespace
 
 int main() {
-    for (const int64_t dim : {1, 2, 8, 15, 16, 17, 32, 64, 70, 128, 130}) {
-        Head head(dim);
-        for (const KernelTable* table : all_tables())
-            for (const Side side : both_sides)
-                for (int num_keys = 1; num_keys <= max_keys; num_keys += num_keys < 34 ? 1 : 7)
-                    for (int rows = 1; rows <= table->query_rows; ++rows)
-                        for (const bool stepped : {false, true}) {
-                            current_case = std::string(table->isa) + " dim " + std::to_string(dim) +
-                                           " keys " + std::to_string(num_keys) + " rows " +
-                                           std::to_string(rows);
-                            check_rows(*table, side, head, visibility(rows, num_keys, stepped));
-                        }
-    }
+    for (const int64_t dim : {1, 2, 8, 15, 16, 17, 32, 64, 70, 128, 130})
+        for (const int hole : {0, 3, 17}) {
+            Head head(dim, hole);
+            for (const KernelTable* table : all_tables())
+                for (const Side side : both_sides) check_head(*table, side, head, hole);
+        }
     return verdict();
 }

@@ -31,7 +31,12 @@ struct Layer {
 // Rows through one layer; [rows][num_outputs].
 std::vector<float> run(const Machine& machine, const Layer& layer, const std::vector<float>& rows) {
     const int64_t depth = layer.depth;
-    const WeightMatrix weights(*layer.file, *layer.file->find(layer.name()), machine.pool);
+    const WeightMatrix weights(*layer.file, *layer.file->find(layer.name()));
+    if (weights.is_quantized()) {
+        AlignedBytes packed = allocate_aligned(weights.panels()->num_bytes());
+        weights.panels()->pack(packed.get(), machine.pool);
+        weights.panels()->keep(std::move(packed));
+    }
     const int count = static_cast<int>(rows.size() / depth);
     LinearInput input;
     const bool finite = input.fill(
@@ -75,12 +80,12 @@ void check_layer(const Layer& layer, Activations activations) {
     const std::vector<float> rows = random_floats(static_cast<size_t>(max_rows * depth), 41);
     ThreadPool single(1), several(3);
     const bool rounds = activations == Activations::int8 &&
-                        (layer.type == TensorType::q8_0 || layer.type == TensorType::q4_0);
+                        find_group_code(stored_type(layer.type, depth)).has_value();
     current_case = layer.name();
     const auto expected = run({single, generic_kernels, activations}, layer, rows);
     check_reference(layer, rows, expected, rounds);
     for (const KernelTable* table : all_tables())
-        for (int count = 1; count <= max_rows; ++count) {
+        for (int count = 1; count <= max_rows; count += step_of(6)) {
             current_case = layer.name() + " " + table->isa + " rows " + std::to_string(count);
             const int first = max_rows - count;
             ThreadPool& pool = count % 8 == 0 ? several : single;
@@ -129,10 +134,11 @@ void check_non_finite_rows_are_told() {
 
 std::vector<float> as_stored(TensorType type, const std::vector<float>& values, int64_t depth) {
     std::vector<float> read(values.size());
-    std::vector<std::byte> row(*row_bytes(layout_of(type), depth));
+    const StoredType stored = stored_type(type, depth);
+    std::vector<std::byte> row(*row_bytes(stored, static_cast<uint64_t>(depth)));
     for (size_t first = 0; first < values.size(); first += static_cast<size_t>(depth)) {
-        quantize_row(type, values.data() + first, depth, row.data());
-        dequantize_row(type, row.data(), depth, read.data() + first);
+        quantize_row(stored, values.data() + first, depth, row.data());
+        dequantize_row(stored, row.data(), depth, read.data() + first);
     }
     return read;
 }
@@ -144,9 +150,18 @@ int main() {
     std::vector<Layer> layers;
     GgufBytes bytes;
     for (const TensorType type :
-         {TensorType::f32, TensorType::f16, TensorType::bf16, TensorType::q8_0, TensorType::q4_0})
-        for (const auto& [depth, outputs] : std::initializer_list<std::pair<int64_t, int64_t>>{
-                 {32, 1}, {32, 15}, {32, 16}, {32, 17}, {32, 31}, {32, 70}, {160, 3}, {160, 33}}) {
+         {TensorType::f32, TensorType::f16, TensorType::bf16, TensorType::q8_0, TensorType::q4_0,
+          TensorType::int8, TensorType::int4})
+        for (const auto& [depth, outputs] :
+             std::initializer_list<std::pair<int64_t, int64_t>>{{32, 1},
+                                                                {32, 15},
+                                                                {32, 16},
+                                                                {32, 17},
+                                                                {32, 31},
+                                                                {32, 70},
+                                                                {160, 3},
+                                                                {160, 33},
+                                                                {384, 17}}) {
             const auto values = random_floats(static_cast<size_t>(outputs * depth), 42, 0.1f);
             layers.push_back({type, outputs, depth, as_stored(type, values, depth), nullptr});
             bytes.add_tensor(layers.back().name(), type, outputs, depth, values);

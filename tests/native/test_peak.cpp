@@ -24,7 +24,8 @@ void check_int8(const KernelTable& table) {
     table.burst_int8(weights, activations, num_rounds, out.data());
     for (size_t i = 0; i < out.size(); ++i) {
         int64_t round = 0;
-        for (size_t k = 0; k < 8; ++k) round += weights[i % 16 * 4 + k % 4] * activations[k];
+        for (size_t k = 0; k < depth_step; ++k)
+            round += weights[i % 16 * 4 + k % 4] * activations[k % 8];
         const auto chain = static_cast<int64_t>(i / 16);
         check(out[i] == static_cast<float>(chain + num_rounds * round), "another sum");
     }

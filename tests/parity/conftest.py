@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
@@ -184,10 +184,38 @@ def from_gguf() -> Callable[[Path], Any]:
             eps=key("attention.layer_norm_rms_epsilon"),
             rope_theta=key("rope.freq_base"),
             rope_pairs={"llada": "adjacent", "edge-llama": "halves"}[architecture],
-            weights={tensor.name: _matrix(tensor) for tensor in reader.tensors},
+            weights={name.split(".edge_")[0]: held for name, held in _matrices(reader)},
         )
 
     return read
+
+
+def _matrices(reader: gguf.GGUFReader) -> Iterator[tuple[str, Any]]:
+    for tensor in reader.tensors:
+        own = tensor.tensor_type == gguf.GGMLQuantizationType.I8
+        yield tensor.name, _own_matrix(reader, tensor) if own else _matrix(tensor)
+
+
+def _own_matrix(reader: gguf.GGUFReader, tensor: gguf.ReaderTensor) -> Any:
+    """int8 or int4, from what groups.py says of the bytes."""
+    own = {key: reader.fields[f"edge.tensor.{key}"].contents() for key in OWN_KEYS}
+    index = own["names"].index(tensor.name)
+    cols, group, has_minima = (own[key][index] for key in OWN_KEYS[1:])
+    groups = tensor.data.view(np.uint8).reshape(len(tensor.data), cols // group, -1)
+    num_halves = 2 if has_minima else 1
+    halves = groups[..., : 2 * num_halves].copy().view(np.float16).astype(np.float32)
+    stored = groups[..., 2 * num_halves :]
+    if tensor.name.endswith("int8"):
+        whole = stored.view(np.int8)
+    else:
+        runs = stored.reshape(*stored.shape[:2], group // 32, 16)
+        whole = np.concatenate([runs & 15, runs >> 4], axis=-1).astype(np.int8)
+        whole = whole if has_minima else whole - np.int8(8)
+    minima = halves[..., 1] if has_minima else None
+    return _twin.Quantized(whole.reshape(-1, cols), halves[..., 0], minima)
+
+
+OWN_KEYS = ("names", "cols", "group_size", "has_minima")
 
 
 def _matrix(tensor: gguf.ReaderTensor) -> Any:

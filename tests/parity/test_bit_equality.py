@@ -11,8 +11,9 @@ import pytest
 from edge import _native
 
 # Float weights meet float activations whatever is asked for.
-KINDS = [(type, "int8") for type in ("f32", "f16", "bf16", "q8_0", "q4_0")]
-KINDS += [(type, "f32") for type in ("q8_0", "q4_0")]
+QUANTIZED = ("int8", "int4", "q8_0", "q4_0")
+KINDS = [(type, "int8") for type in ("f32", "f16", "bf16", *QUANTIZED)]
+KINDS += [(type, "f32") for type in QUANTIZED]
 
 
 @pytest.mark.parametrize(("type", "activations"), KINDS)

@@ -15,7 +15,7 @@ from edge import _native
 from edge.formats.gguf_file import read_header
 
 BOUND = 1e-3
-TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0")
+TYPES = ("f32", "f16", "bf16", "int8", "int4", "q8_0", "q4_0")
 SHAPES: dict[str, dict[str, Any]] = {
     "head_dim_16": {},
     "grouped_queries": {"n_kv_heads": 2},
@@ -28,6 +28,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "uneven_columns": {"d_model": 72, "n_heads": 3, "n_kv_heads": 1},
     "uneven_feed_forward": {"mlp_hidden_size": 100},
     "one_long_head": {"d_model": 40, "n_heads": 1, "n_kv_heads": 1, "mlp_hidden_size": 33},
+    "one_group_of_128": {"d_model": 128, "mlp_hidden_size": 384},
     "positions": {"learned_position_table": True, "n_kv_heads": 2},
 }
 GOLDEN = ("llada", "sudoku")
@@ -82,7 +83,7 @@ def test_float_activations_give_the_stored_weights_logits(
 
 
 @everywhere
-@pytest.mark.parametrize("type", ["q8_0", "q4_0"])
+@pytest.mark.parametrize("type", ["int8", "int4", "q8_0", "q4_0"])
 def test_int8_activations_round_as_described(
     source: Path,
     type: str,

@@ -125,6 +125,27 @@ def test_deadline_amid_the_layers(
     assert_unharmed(deep, step, cache_content, cache, ids)
 
 
+@pytest.mark.parametrize("layer", range(NUM_LAYERS))
+def test_deadline_in_each_layer(
+    deep: _native.Denoiser, step: Step, cache_content: Content, ids: NDArray[np.int32], layer: int
+) -> None:
+    full_ns = time_of(lambda: step(deep, ids, head_rows=[]))
+    cache = filled_cache(deep, step, ids)
+    share = (layer - 0.5) / NUM_LAYERS
+    for _ in range(400):
+        deadline_ns = time.monotonic_ns() + int(full_ns * share)
+        output = step(deep, ids, cache=cache, store=True, deadline_ns=deadline_ns)
+        if output.cancelled and output.layers_done == layer:
+            break
+        # Other work on the machine moves the time of a layer; follow it.
+        share += 0.1 / NUM_LAYERS * (1 if output.layers_done < layer else -1)
+        if not output.cancelled:
+            cache = filled_cache(deep, step, ids)
+    else:
+        pytest.fail(f"no deadline fell behind layer {layer}")
+    assert_unharmed(deep, step, cache_content, cache, ids)
+
+
 def test_deadline_amid_the_head(
     wide: _native.Denoiser, step: Step, cache_content: Content, ids: NDArray[np.int32]
 ) -> None:

@@ -18,6 +18,7 @@ from edge.backends.native import NativeBackend, StepTimes
 from edge.bench import Subject, measure, opened_shape, plan_for
 from edge.config import read_config
 from edge.formats.gguf_file import read_header
+from edge.formats.groups import TYPES
 from edge.shapes import SHAPES, Shape
 
 TINY = Shape("edge-qwen2", 64, 3, 4, 2, 16, 96, 100, 128)
@@ -125,7 +126,7 @@ def test_lists_beyond_the_context_are_refused() -> None:
     assert plan_for(132, [1, 32], [100]).num_measurements == 2
 
 
-@pytest.mark.parametrize("kind", random_model.TYPES)
+@pytest.mark.parametrize("kind", TYPES)
 def test_random_weights_of_every_type_run(kind: str) -> None:
     plan = plan_for(TINY.context_length, [2], [3], repeats=1)
     with opened_shape(TINY, kind, plan, **OPTIONS) as subject:

@@ -73,7 +73,7 @@ def test_possible_values(planned: Planned, options: dict[str, Any]) -> None:
     assert plan.options == GenerateConfig(**options)
 
 
-@pytest.mark.parametrize("name", ["tokens", "maxtokens", "budget_ms", "prompt"])
+@pytest.mark.parametrize("name", ["tokens", "maxtokens", "budget", "prompt"])
 def test_unknown_options_are_told_the_known_ones(name: str) -> None:
     with pytest.raises(RequestError, match=f"unknown option '{name}'.*max_tokens.*cancel"):
         GenerateConfig.of({name: 1})

@@ -1,4 +1,5 @@
-// Sixteen lanes in two ymm registers. Needs AVX2, FMA, F16C.
+// Sixteen lanes in two ymm registers. Needs AVX2, FMA, F16C. dot.h completes them, here and in
+// avxvnni.
 #pragma once
 
 #include <immintrin.h>
@@ -11,7 +12,6 @@
 namespace edge {
 namespace {
 
-constexpr int tile_rows = 2;
 constexpr int query_rows = 4;
 constexpr int dot_rows = 2;
 constexpr int dot_cols = 2;
@@ -151,33 +151,6 @@ inline Lanes to_float(IntLanes x) { return {_mm256_cvtepi32_ps(x.a), _mm256_cvte
 
 // Makes the compiler take the line for changed.
 inline void forget(Line& x) { asm volatile("" : "+x"(x.a), "+x"(x.b)); }
-
-// maddubs adds two unsigned * signed products in 16 bits, which 8-bit weights would overflow.
-// They are therefore made signed here (|w| * sign(w) a stays within +-32512), so that no zero
-// point is left to fold; nibbles fit as they are.
-template <int bits>
-inline IntLanes start(int32_t folded) {
-    const __m256i lanes = _mm256_set1_epi32(bits == 8 ? 0 : folded);
-    return {lanes, lanes};
-}
-template <int bits>
-inline __m256i pair_products(__m256i w, __m256i activations) {
-    if (bits == 4) return _mm256_maddubs_epi16(w, activations);
-    const __m256i centred = _mm256_xor_si256(w, _mm256_set1_epi8(-128));
-    return _mm256_maddubs_epi16(_mm256_abs_epi8(centred), _mm256_sign_epi8(activations, centred));
-}
-template <int bits>
-inline __m256i dot4_half(__m256i acc, __m256i w, __m256i activations) {
-    const __m256i pairs = pair_products<bits>(w, activations);
-    return _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
-}
-template <int bits>
-inline IntLanes dot4(IntLanes acc, Line w, const int8_t* activations) {
-    int32_t four;
-    std::memcpy(&four, activations, sizeof four);
-    const __m256i spread = _mm256_set1_epi32(four);
-    return {dot4_half<bits>(acc.a, w.a, spread), dot4_half<bits>(acc.b, w.b, spread)};
-}
 
 }  // namespace
 }  // namespace edge

@@ -1,8 +1,10 @@
-"""What several commands say about the machine."""
+"""What the system says about the machine and this process."""
 
 from __future__ import annotations
 
 import platform
+import resource
+import sys
 from pathlib import Path
 
 
@@ -14,3 +16,9 @@ def cpu_name() -> str:
         lines = []
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(names, "") or platform.processor() or platform.machine()
+
+
+def peak_rss_bytes() -> int:
+    """Largest resident set of this process so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

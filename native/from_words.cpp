@@ -1,0 +1,57 @@
+#include "from_words.h"
+
+#include <cmath>
+#include <cstdlib>
+#include <stdexcept>
+
+namespace edge {
+namespace {
+
+RopePairs make_pairs(const std::string& name) {
+    if (name == "halves") return RopePairs::halves;
+    if (name == "adjacent") return RopePairs::adjacent;
+    throw std::invalid_argument("rope pairs are 'halves' or 'adjacent', not '" + name + "'");
+}
+
+}  // namespace
+
+AttentionMask make_mask(const std::string& kind, int64_t block_length, int64_t origin) {
+    constexpr int64_t most = int64_t{1} << 28;  // so that no position plus a block can wrap
+    using Kind = AttentionMask::Kind;
+    const bool in_range = std::abs(origin) <= most && block_length <= most;
+    if (kind == "full") return {Kind::full, 0, 0};
+    if (kind == "causal") return {Kind::causal, 0, 0};
+    if (kind == "causal_context" && in_range) return {Kind::causal_context, 0, origin};
+    if (kind == "block" && in_range && block_length > 0) return {Kind::block, block_length, origin};
+    throw std::invalid_argument(
+        "a mask is 'full', 'causal', 'causal_context' with an origin, or 'block' with a positive "
+        "block_length; neither above 2^28");
+}
+
+Activations make_activations(const std::string& name) {
+    if (name == "int8") return Activations::int8;
+    if (name == "f32") return Activations::f32;
+    throw std::invalid_argument("activations are 'int8' or 'f32', not '" + name + "'");
+}
+
+DenoiserShape make_shape(int64_t hidden_size, int64_t num_layers, int64_t num_heads,
+                         int64_t num_kv_heads, int64_t head_dim, int64_t feed_forward_size,
+                         int64_t vocab_size, int64_t context_length, float rms_norm_eps,
+                         double rope_theta, const std::string& rope_pairs, bool qkv_bias,
+                         bool qk_norm) {
+    for (const int64_t size : {hidden_size, num_layers, num_heads, num_kv_heads, head_dim,
+                               feed_forward_size, vocab_size, context_length})
+        if (size < 1 || size > int64_t{1} << 28)
+            throw std::invalid_argument("a size is not between 1 and 2^28");
+    if (num_heads % num_kv_heads != 0)
+        throw std::invalid_argument("num_kv_heads must divide num_heads");
+    if (head_dim % 2 != 0) throw std::invalid_argument("head_dim must be even");
+    if (!(rms_norm_eps > 0.0f) || !(rope_theta > 0.0) || !std::isfinite(rope_theta))
+        throw std::invalid_argument("rms_norm_eps and rope_theta must be positive");
+    return {hidden_size,       num_layers, {num_heads, num_kv_heads, head_dim},
+            feed_forward_size, vocab_size, context_length,
+            rms_norm_eps,      rope_theta, make_pairs(rope_pairs),
+            qkv_bias,          qk_norm};
+}
+
+}  // namespace edge

@@ -1,0 +1,22 @@
+// What callers say in words and plain numbers, checked: kernels divide and allocate by these, so
+// the border checks them whatever the caller did. All throw std::invalid_argument.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "linear.h"
+#include "shape.h"
+#include "step.h"
+
+namespace edge {
+
+AttentionMask make_mask(const std::string& kind, int64_t block_length, int64_t origin);
+Activations make_activations(const std::string& name);
+DenoiserShape make_shape(int64_t hidden_size, int64_t num_layers, int64_t num_heads,
+                         int64_t num_kv_heads, int64_t head_dim, int64_t feed_forward_size,
+                         int64_t vocab_size, int64_t context_length, float rms_norm_eps,
+                         double rope_theta, const std::string& rope_pairs, bool qkv_bias,
+                         bool qk_norm);
+
+}  // namespace edge

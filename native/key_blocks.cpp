@@ -1,0 +1,91 @@
+#include "key_blocks.h"
+
+#include <algorithm>
+
+namespace edge {
+
+void KeyBlocks::plan(const std::vector<int32_t>& positions, const KvCache* cache,
+                     const AttentionMask& mask) {
+    positions_ = positions;
+    entries_.clear();
+    fresh_.clear();
+    const int64_t active = static_cast<int64_t>(positions.size());
+    const int64_t capacity = cache == nullptr ? 0 : cache->capacity();
+    const int64_t end = std::max<int64_t>(capacity, active == 0 ? 0 : positions.back() + 1);
+    int64_t row = 0;
+    for (int64_t block = 0; block * block_keys < end; ++block) {
+        Entry entry{block, 0, 0, row, row, -1};
+        if (block * block_keys < capacity) entry.cached = cache->valid_in_block(block);
+        entry.valid = entry.cached;
+        for (; row < active && positions[static_cast<size_t>(row)] / block_keys == block; ++row)
+            entry.valid |= 1u << positions[static_cast<size_t>(row)] % block_keys;
+        entry.last_row = row;
+        if (entry.valid == 0) continue;
+        if (entry.last_row > entry.first_row) {
+            entry.fresh = static_cast<int64_t>(fresh_.size());
+            fresh_.push_back(static_cast<int64_t>(entries_.size()));
+        }
+        entries_.push_back(entry);
+    }
+    visible_.clear();
+    for (const int32_t position : positions) {
+        const int64_t visible_end = mask.visible_end(position);
+        const auto past = std::partition_point(
+            entries_.begin(), entries_.end(),
+            [&](const Entry& e) { return (e.block + 1) * block_keys <= visible_end; });
+        int64_t places = (past - entries_.begin()) * block_keys;
+        if (past != entries_.end())
+            places += std::max<int64_t>(0, visible_end - past->block * block_keys);
+        visible_.push_back(static_cast<int32_t>(places));
+    }
+}
+
+const std::vector<KeyBlock>& KeyBlocks::of_layer(int64_t layer, const KvCache* cache,
+                                                 const float* keys, const float* values,
+                                                 ThreadPool& pool) {
+    const int64_t num_fresh = static_cast<int64_t>(fresh_.size());
+    keys_.resize(static_cast<size_t>(shape_.num_kv_heads * num_fresh * shape_.key_block()));
+    values_.resize(static_cast<size_t>(shape_.num_kv_heads * num_fresh * shape_.value_block()));
+    const int64_t num_chunks = shape_.num_kv_heads * num_fresh;
+    pool.run({num_chunks, num_chunks * shape_.key_block() * added_element},
+             [&](int64_t chunk, int) {
+                 const auto& entry =
+                     entries_[static_cast<size_t>(fresh_[static_cast<size_t>(chunk % num_fresh)])];
+                 put_together(layer, cache, keys, values, chunk / num_fresh, entry);
+             });
+    blocks_.clear();
+    for (int64_t h = 0; h < shape_.num_kv_heads; ++h)
+        for (const Entry& entry : entries_) {
+            const int64_t fresh = h * num_fresh + entry.fresh;
+            blocks_.push_back(entry.fresh < 0
+                                  ? KeyBlock{cache->keys(layer, h, entry.block),
+                                             cache->values(layer, h, entry.block), entry.valid}
+                                  : KeyBlock{keys_.data() + fresh * shape_.key_block(),
+                                             values_.data() + fresh * shape_.value_block(),
+                                             entry.valid});
+        }
+    return blocks_;
+}
+
+void KeyBlocks::put_together(int64_t layer, const KvCache* cache, const float* keys,
+                             const float* values, int64_t kv_head, const Entry& entry) {
+    const int64_t fresh = kv_head * static_cast<int64_t>(fresh_.size()) + entry.fresh;
+    float* block_of_keys = keys_.data() + fresh * shape_.key_block();
+    float* block_of_values = values_.data() + fresh * shape_.value_block();
+    if (entry.cached != 0) {
+        std::copy_n(cache->keys(layer, kv_head, entry.block), shape_.key_block(), block_of_keys);
+        std::copy_n(cache->values(layer, kv_head, entry.block), shape_.value_block(),
+                    block_of_values);
+    } else {
+        std::fill_n(block_of_keys, shape_.key_block(), 0.0f);
+        std::fill_n(block_of_values, shape_.value_block(), 0.0f);
+    }
+    const int64_t width = shape_.num_kv_heads * shape_.head_dim;
+    for (int64_t row = entry.first_row; row < entry.last_row; ++row) {
+        const int64_t at = row * width + kv_head * shape_.head_dim;
+        shape_.place(block_of_keys, block_of_values,
+                     positions_[static_cast<size_t>(row)] % block_keys, keys + at, values + at);
+    }
+}
+
+}  // namespace edge

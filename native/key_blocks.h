@@ -1,0 +1,50 @@
+// The keys and values that a step's rows attend: blocks of 16 positions, read where they lie in the
+// cache or, where active tokens belong to them, put together for the step.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "kv_cache.h"
+#include "thread_pool.h"
+
+namespace edge {
+
+class KeyBlocks {
+public:
+    explicit KeyBlocks(const AttentionShape& shape) : shape_(shape) {}
+
+    // Decide once for all layers; positions ascend, `cache` may be null.
+    void plan(const std::vector<int32_t>& positions, const KvCache* cache,
+              const AttentionMask& mask);
+
+    // How many places of the blocks each active row sees.
+    const std::vector<int32_t>& visible() const { return visible_; }
+
+    // One layer's blocks [num_kv_heads][blocks]; keys and values are the active rows' [active]
+    // [num_kv_heads * head_dim].
+    const std::vector<KeyBlock>& of_layer(int64_t layer, const KvCache* cache, const float* keys,
+                                          const float* values, ThreadPool& pool);
+
+private:
+    struct Entry {
+        int64_t block;  // positions 16 * block onwards
+        uint32_t valid;
+        uint32_t cached;
+        int64_t first_row, last_row;  // active rows that belong to it
+        int64_t fresh;                // its place among the blocks put together, or -1
+    };
+
+    void put_together(int64_t layer, const KvCache* cache, const float* keys, const float* values,
+                      int64_t kv_head, const Entry& entry);
+
+    AttentionShape shape_;
+    std::vector<int32_t> positions_;
+    std::vector<Entry> entries_;  // in position order, those without any key left out
+    std::vector<int64_t> fresh_;  // indices of the entries to put together
+    std::vector<int32_t> visible_;
+    std::vector<float> keys_, values_;  // [kv_heads][fresh]
+    std::vector<KeyBlock> blocks_;
+};
+
+}  // namespace edge
