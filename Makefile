@@ -1,5 +1,5 @@
 # Thin names for the commands of CONTRIBUTING.md; no logic lives here.
-.PHONY: setup test lint native sanitize sanitize-python
+.PHONY: setup test lint native qemu sanitize sanitize-python tsan
 
 setup:
 	python3 -m venv .venv
@@ -21,10 +21,24 @@ native:
 	cmake --build --preset native
 	ctest --preset native
 
+# Needs Debian's g++-aarch64-linux-gnu and qemu-user.
+qemu:
+	cmake --preset emulated-aarch64
+	cmake --build --preset emulated-aarch64
+	ctest --preset emulated-aarch64
+	cmake --preset emulated-x86
+	cmake --build --preset emulated-x86
+	ctest --preset emulated-x86
+
 sanitize:
 	cmake --preset sanitize
 	cmake --build --preset sanitize
 	ctest --preset sanitize
+
+tsan:
+	cmake --preset tsan
+	cmake --build --preset tsan
+	ctest --preset tsan
 
 # Replaces the installed extension by a sanitized one; install again afterwards.
 sanitize-python:

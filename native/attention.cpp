@@ -36,7 +36,9 @@ void Attention::run(const Machine& machine, const float* queries,
     const int64_t num_tiles = (num_rows * group + tile_rows - 1) / tile_rows;
     const int64_t places = num_blocks * block_keys;
     scores_.resize(static_cast<size_t>(machine.pool.num_threads() * tile_rows * places));
-    machine.pool.run(shape_.num_kv_heads * num_tiles, [&](int64_t chunk, int worker) {
+    const int64_t operations =
+        2 * num_rows * shape_.num_heads * shape_.head_dim * places * float_multiply_add;
+    machine.pool.run({shape_.num_kv_heads * num_tiles, operations}, [&](int64_t chunk, int worker) {
         const int64_t kv_head = chunk / num_tiles;
         const int64_t first = chunk % num_tiles * tile_rows;
         const float* tile_queries[max_tile_rows];

@@ -360,6 +360,8 @@ void register_denoiser(py::module_& m) {
         .def("logits", logits, py::arg("ids").noconvert(), py::arg("mask") = AttentionMask{});
     m.def("supported_isas", supported_isas);
     m.attr("PANEL_LAYOUT") = panel_layout;
+    // For tests: with 0 small denoisers use all their threads too.
+    m.def("set_shortest_shared_ns", [](int64_t ns) { shortest_shared_ns = ns; }, py::arg("ns"));
     py::class_<PeakRates>(m, "PeakRates")
         .def_readonly("int8_gops", &PeakRates::int8_gops)
         .def_readonly("float_gops", &PeakRates::float_gops);

@@ -119,6 +119,7 @@ StepOutput Denoiser::step(const StepInput& input) {
     scratch_->clock.restart();
     output.cancelled = !run_guided(input, output) || !run_head(input, output);
     if (!output.cancelled && input.store) publish(input);
+    pool_->end_step();
     scratch_->clock.charge(&StepTimes::other_ns);
     output.times = scratch_->clock.times();
     return output;
@@ -248,7 +249,8 @@ void Denoiser::run_attention(const Machine& machine, const Layer& layer, int64_t
               {&layer.key.weights, shadow_keys(index, 0), shape_.kv_width()},
               {&layer.value.weights, shadow_values(index, 0), shape_.kv_width()}});
     s.clock.charge(&StepTimes::gemm_ns);
-    machine.pool.run(rows, [&](int64_t row, int) {
+    const int64_t elements = rows * (width + 2 * shape_.kv_width());
+    machine.pool.run({rows, elements * rotated_element}, [&](int64_t row, int) {
         finish_row(layer, index, row, input.positions[static_cast<size_t>(row)]);
     });
     s.clock.charge(&StepTimes::other_ns);
@@ -319,7 +321,8 @@ void Denoiser::run_feed_forward(const Machine& machine, const Layer& layer, int6
 
 void Denoiser::add_to_hidden(const Machine& machine, const std::vector<float>& rows) {
     const int64_t size = shape_.hidden_size;
-    machine.pool.run(static_cast<int64_t>(scratch_->all_rows.size()), [&](int64_t row, int) {
+    const auto num_rows = static_cast<int64_t>(scratch_->all_rows.size());
+    machine.pool.run({num_rows, num_rows * size * added_element}, [&](int64_t row, int) {
         kernels_.add(rows.data() + row * size, size, scratch_->hidden.data() + row * size);
     });
     scratch_->clock.charge(&StepTimes::other_ns);

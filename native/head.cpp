@@ -25,7 +25,7 @@ bool Head::run(const Machine& machine, const WeightMatrix& weights, const Linear
     tiles_.resize(static_cast<size_t>(num_tiles * num_rows));
     whole_.resize(static_cast<size_t>(options.truncates() ? num_rows * weights.num_outputs() : 0));
     std::atomic<bool> stopped{false};
-    machine.pool.run(num_tiles, [&](int64_t tile, int worker) {
+    machine.pool.run({num_tiles, operations(input, weights)}, [&](int64_t tile, int worker) {
         if (stopped || (stop() && (stopped = true))) return;
         float* logits = logits_.data() + worker * num_rows * tile_cols;
         evaluate_tile(machine, weights, input, tile, logits);
@@ -53,7 +53,7 @@ void Head::draw_rows(const Machine& machine, const std::vector<int32_t>& positio
                      const HeadOptions& options, std::vector<HeadRow>& rows) {
     const auto num_rows = static_cast<int64_t>(rows.size());
     const int64_t vocab_size = static_cast<int64_t>(whole_.size()) / num_rows;
-    machine.pool.run(num_rows, [&](int64_t r, int) {
+    machine.pool.run({num_rows, num_rows * vocab_size * quantized_element}, [&](int64_t r, int) {
         const auto index = static_cast<size_t>(r);
         const DrawnToken drawn =
             draw_truncated(whole_.data() + r * vocab_size, vocab_size, positions[index], options);

@@ -46,11 +46,13 @@ const std::vector<KeyBlock>& KeyBlocks::of_layer(int64_t layer, const KvCache* c
     const int64_t num_fresh = static_cast<int64_t>(fresh_.size());
     keys_.resize(static_cast<size_t>(shape_.num_kv_heads * num_fresh * shape_.key_block()));
     values_.resize(static_cast<size_t>(shape_.num_kv_heads * num_fresh * shape_.value_block()));
-    pool.run(shape_.num_kv_heads * num_fresh, [&](int64_t chunk, int) {
-        const auto& entry =
-            entries_[static_cast<size_t>(fresh_[static_cast<size_t>(chunk % num_fresh)])];
-        put_together(layer, cache, keys, values, chunk / num_fresh, entry);
-    });
+    const int64_t num_chunks = shape_.num_kv_heads * num_fresh;
+    pool.run({num_chunks, num_chunks * shape_.key_block() * added_element},
+             [&](int64_t chunk, int) {
+                 const auto& entry =
+                     entries_[static_cast<size_t>(fresh_[static_cast<size_t>(chunk % num_fresh)])];
+                 put_together(layer, cache, keys, values, chunk / num_fresh, entry);
+             });
     blocks_.clear();
     for (int64_t h = 0; h < shape_.num_kv_heads; ++h)
         for (const Entry& entry : entries_) {

@@ -98,11 +98,19 @@ void multiply_panels(const Machine& machine, const LinearInput& input, const Wei
                        out_stride);
 }
 
+int64_t operations(const LinearInput& input, const WeightMatrix& weights) {
+    return input.rows() * weights.num_outputs() * weights.depth() *
+           (input.is_quantized() ? 1 : float_multiply_add);
+}
+
 void multiply(const Machine& machine, const LinearInput& input,
               std::initializer_list<Product> products) {
-    int64_t num_panels = 0;
-    for (const Product& product : products) num_panels += product.weights->num_panels();
-    machine.pool.run(num_panels, [&](int64_t panel, int) {
+    ThreadPool::Work work{0, 0};
+    for (const Product& product : products) {
+        work.num_chunks += product.weights->num_panels();
+        work.operations += operations(input, *product.weights);
+    }
+    machine.pool.run(work, [&](int64_t panel, int) {
         for (const Product& product : products) {
             const int64_t count = product.weights->num_panels();
             if (panel < count) {

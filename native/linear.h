@@ -14,6 +14,13 @@ namespace edge {
 
 enum class Activations { int8, f32 };
 
+// What float operations cost in the unit of ThreadPool::Work, rather too little than too much:
+// the fastest region tells the machine's speed, so one that is overrated makes all look short.
+constexpr int64_t float_multiply_add = 2;
+constexpr int64_t added_element = 4;
+constexpr int64_t rotated_element = 16;  // biases and norms included
+constexpr int64_t quantized_element = 48;
+
 // What every operation of a step needs to run.
 struct Machine {
     ThreadPool& pool;
@@ -32,7 +39,8 @@ public:
     bool fill(const Machine& machine, int rows, int64_t depth, GroupSizes groups, Produce produce) {
         resize(machine.kernels, rows, depth, machine.activations == Activations::int8 ? groups : 0);
         std::atomic<bool> finite{true};
-        machine.pool.run(rows, [&](int64_t row, int) {
+        const int64_t element = is_quantized() ? quantized_element : added_element;
+        machine.pool.run({rows, rows * depth * element}, [&](int64_t row, int) {
             float* place = values_.data() + row * depth_;
             produce(static_cast<int>(row), place);
             if (is_quantized() && !quantize_row(machine.kernels, static_cast<int>(row)))
@@ -84,6 +92,9 @@ struct Product {
 // Columns [first_panel, last_panel) * 16 of one product; out points at the first of them.
 void multiply_panels(const Machine& machine, const LinearInput& input, const WeightMatrix& weights,
                      int64_t first_panel, int64_t last_panel, float* out, int64_t out_stride);
+
+// What multiplying by these weights takes.
+int64_t operations(const LinearInput& input, const WeightMatrix& weights);
 
 // All products of one input in one parallel region.
 void multiply(const Machine& machine, const LinearInput& input,

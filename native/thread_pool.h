@@ -2,12 +2,16 @@
 #pragma once
 
 #include <atomic>
-#include <condition_variable>
 #include <cstdint>
+#include <exception>
 #include <functional>
+#include <memory>
 #include <mutex>
 #include <thread>
 #include <vector>
+
+#include "seat.h"
+#include "thread_governor.h"
 
 namespace edge {
 
@@ -17,34 +21,59 @@ class ThreadPool {
 public:
     using Task = std::function<void(int64_t chunk, int worker)>;
 
+    // What a region consists of. An operation is what takes as long as an int8 multiply-add in a
+    // matrix product; the figure decides how many threads are worth their while, not what they do.
+    struct Work {
+        int64_t num_chunks;
+        int64_t operations;  // of all chunks
+    };
+
+    // Throws std::system_error when the system does not give as many threads.
     explicit ThreadPool(int num_threads);
     ~ThreadPool();
     ThreadPool(const ThreadPool&) = delete;
     ThreadPool& operator=(const ThreadPool&) = delete;
 
     int num_threads() const { return static_cast<int>(workers_.size()) + 1; }
+    // Threads that regions get at present, at most; fewer beside other busy programs.
+    int active_threads() const { return governor_.active(); }
 
     // Run task(chunk, worker) for chunks 0..num_chunks-1, worker < num_threads(); the caller works
-    // too. The task must not throw. One caller at a time.
+    // too. When a task throws, chunks that have not begun are dropped and the first exception is
+    // thrown here. One caller at a time: throws std::logic_error amid another region.
+    void run(const Work& work, const Task& task);
+    // After regions that together are what is done again and again.
+    void end_step();
+    // Like the first `run`, with all threads, whatever the work is.
     void run(int64_t num_chunks, const Task& task);
 
 private:
+    class Region;
+
+    RegionTimes share(const Work& work, const Task& task, int threads, bool wakes);
+    void open(int64_t num_chunks, const Task& task, int threads);
+    void close();
     void serve(int worker);
-    bool join_job(uint64_t& seen);
-    void leave_job();
-    void take_chunks(int worker);
+    bool join(int worker, uint64_t& seen);
+    void leave();
+    int64_t take_chunks(int worker);  // how many
+    void stop();
 
     std::vector<std::thread> workers_;
-    std::mutex mutex_;
-    std::condition_variable job_opened_;
-    std::condition_variable job_left_;
-    std::atomic<uint64_t> generation_{0};
+    std::unique_ptr<Seat[]> seats_;  // the caller's, then the workers'
+    ThreadGovernor governor_;
+    std::atomic<bool> is_running_{false};
     std::atomic<bool> stopping_{false};
-    bool open_ = false;  // guarded by mutex_: late workers must not join a done job
-    std::atomic<int> num_joined_{0};
+    std::mutex failure_mutex_;
+    std::exception_ptr failure_;
+
+    // The region at hand; written by the caller while nobody has joined.
     const Task* task_ = nullptr;
     int64_t num_chunks_ = 0;
-    std::atomic<int64_t> next_chunk_{0};
+    int num_invited_ = 1;
+    // Cache lines of their own: all workers look at them all the time.
+    alignas(64) std::atomic<uint64_t> state_{0};
+    alignas(64) std::atomic<int64_t> next_chunk_{0};
 };
 
 }  // namespace edge

@@ -90,6 +90,12 @@ def llama_cpp() -> Iterator[ModuleType]:
     library.llama_backend_free()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _small_work_is_shared() -> None:
+    """The tests' denoisers are so small that one thread alone would do all their work."""
+    _native.set_shortest_shared_ns(0)
+
+
 @pytest.fixture(params=_native.supported_isas())
 def isa(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Each instruction set that this processor runs, in force for ``edge.load``."""

@@ -34,8 +34,10 @@ LADDER = (
     {"tally"},
     {"commits"},
     {"generator"},
+    {"prompting"},
     {"model"},
-    {"bench"},
+    {"bench", "frontier"},
+    {"plots"},
     {""},  # edge itself: the public names
     {"cli"},
     {"__main__"},
@@ -52,7 +54,7 @@ ONLY = {
 CONVERT_MAY = {"edge.formats", "edge.errors", "edge._native", "edge.exit_codes"}
 NEVER = {"convert", "torch", "transformers", "optimum", "onnx"}
 KERNELS_MAY = re.compile(
-    r'"kernels/\w+(/lanes)?\.h"|<(immintrin|arm_neon)\.h>|<(c\w+|limits)>'  # limits: constants only
+    r'"kernels/\w+(/\w+)?\.h"|<(immintrin|arm_neon)\.h>|<(c\w+|limits)>'  # limits: constants only
 )
 
 

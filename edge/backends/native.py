@@ -13,11 +13,11 @@ from dataclasses import asdict, dataclass
 from typing import Any, cast
 
 import numpy as np
-import psutil
 from numpy.typing import NDArray
 
 from edge import _native
 from edge.backends.base import LogitBias, Mask, StepRequest
+from edge.backends.cores import default_threads
 from edge.canvas import RowLogits, RowStats
 from edge.config import DenoiserConfig
 from edge.errors import (
@@ -60,13 +60,6 @@ def _let_go() -> None:
 
 # No step may be in flight during a fork: its lock and its half-done work would be the child's.
 os.register_at_fork(before=_hold_all, after_in_parent=_let_go, after_in_child=_let_go)
-
-
-def default_threads() -> int:
-    """Physical cores this process may use."""
-    physical: int = psutil.cpu_count(logical=False) or 1
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else physical
-    return max(1, min(physical, allowed))
 
 
 def chosen_isa() -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -16,6 +15,7 @@ from edge.cli.options import (
     json_option,
     model_option,
     threads_option,
+    whole_numbers,
 )
 from edge.cli.output import print_object, size_in_words, stderr_can_redraw, without_controls
 from edge.exit_codes import verbose_option
@@ -32,21 +32,6 @@ NO_NAME = ""
 IDLE_SECONDS = 0.2  # looking at what other programs take
 BUSY = 0.1
 PARTS = ("gemm", "attention", "quantize", "head", "other")
-
-
-def counts_from(low: int) -> Callable[..., tuple[int, ...] | None]:
-    """Read a list of whole numbers from ``low`` on, separated by commas."""
-
-    def read(
-        context: click.Context, parameter: click.Parameter, text: str | None
-    ) -> tuple[int, ...] | None:
-        words = [] if text is None else [word.strip() for word in text.split(",")]
-        if not all(re.fullmatch("[0-9]{1,9}", word) and int(word) >= low for word in words):
-            problem = f"{text!r} is not a list of whole numbers from {low} on, like 1,8,32"
-            raise click.BadParameter(problem, context, parameter)
-        return tuple(map(int, words)) or None
-
-    return read
 
 
 def known_shape(context: click.Context, parameter: click.Parameter, name: str | None) -> str | None:
@@ -85,13 +70,13 @@ def known_shape(context: click.Context, parameter: click.Parameter, name: str | 
 )
 @click.option(
     "--rows",
-    callback=counts_from(1),
+    callback=whole_numbers(1),
     metavar="N,...",
     help="Active rows: tokens that a step computes.  [default: 1,8,32]",
 )
 @click.option(
     "--context",
-    callback=counts_from(0),
+    callback=whole_numbers(0),
     metavar="N,...",
     help="Cached positions before them.  [default: 0,256,1024, as far as the model goes]",
 )

@@ -67,7 +67,8 @@ def _facts() -> dict[str, Any]:
     import psutil
 
     from edge import __version__, _native
-    from edge.backends.native import ISA_VARIABLE, default_threads
+    from edge.backends.cores import default_threads
+    from edge.backends.native import ISA_VARIABLE
     from edge.cache_folder import cache_folder
     from edge.pack_cache import panel_folder, side_files
 

@@ -12,7 +12,7 @@ import click
 
 from edge import __version__
 
-COMMANDS = ("run", "show", "models", "bench", "calibrate", "doctor")
+COMMANDS = ("run", "show", "models", "bench", "frontier", "calibrate", "doctor")
 
 
 class LazyGroup(click.Group):

@@ -26,6 +26,30 @@ def milliseconds(
     return time_ms
 
 
+def whole_numbers(low: int) -> Callable[..., tuple[int, ...] | None]:
+    """Read a list of whole numbers from ``low`` on, separated by commas."""
+
+    def read(
+        context: click.Context, parameter: click.Parameter, text: str | None
+    ) -> tuple[int, ...] | None:
+        words = [] if text is None else [word.strip() for word in text.split(",")]
+        if not all(re.fullmatch("[0-9]{1,9}", word) and int(word) >= low for word in words):
+            problem = f"{text!r} is not a list of whole numbers from {low} on, like 1,8,32"
+            raise click.BadParameter(problem, context, parameter)
+        return tuple(map(int, words)) or None
+
+    return read
+
+
+def several_milliseconds(
+    context: click.Context, parameter: click.Parameter, text: str | None
+) -> tuple[float, ...] | None:
+    """Read a list of times, separated by commas."""
+    words = [] if text is None else text.split(",")
+    times = (milliseconds(context, parameter, word) for word in words)
+    return tuple(time for time in times if time is not None) or None
+
+
 def budget_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command ``--budget``, ``--on-tight`` and ``--on-infeasible``."""
     options = (
@@ -72,7 +96,7 @@ model_option = click.option(
 )
 COUNT = click.IntRange(min=1)
 threads_option = click.option(
-    "--threads", type=COUNT, metavar="N", help="Default: one per physical core."
+    "--threads", type=COUNT, metavar="N", help="Default: one per big core."
 )
 activations_option = click.option(
     "--activations",

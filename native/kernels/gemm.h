@@ -114,14 +114,11 @@ inline void dot_step(const uint8_t* lines, const int8_t* activations, IntLanes (
     for (int i = 0; i < step / depth_per_line<bits>; ++i) {
         const Line line = load_line(lines + i * line_bytes);
         if constexpr (bits == 8) {
-            for (int r = 0; r < R; ++r)
-                acc[r] = dot4<8>(acc[r], line, activations + (i * R + r) * 4);
+            dot4_rows<8>(acc, line, activations + i * R * 4);
         } else {
-            const Line low = low_nibbles(line);
-            const Line high = high_nibbles(line);
             const int8_t* a = activations + i * 2 * R * 4;
-            for (int r = 0; r < R; ++r) acc[r] = dot4<4>(acc[r], low, a + r * 4);
-            for (int r = 0; r < R; ++r) acc[r] = dot4<4>(acc[r], high, a + (R + r) * 4);
+            dot4_rows<4>(acc, low_nibbles(line), a);
+            dot4_rows<4>(acc, high_nibbles(line), a + R * 4);
         }
     }
     for (int r = 0; r < R; ++r) sums[r] = end_step<bits>(sums[r], acc[r]);

@@ -145,6 +145,9 @@ struct KernelTable {
 
 extern const KernelTable generic_kernels;
 extern const KernelTable avx2_kernels;
+extern const KernelTable avxvnni_kernels;
 extern const KernelTable avx512vnni_kernels;
+extern const KernelTable neon_dotprod_kernels;
+extern const KernelTable neon_i8mm_kernels;
 
 }  // namespace edge

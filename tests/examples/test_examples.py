@@ -84,6 +84,13 @@ def test_the_picture_is_what_its_command_draws(tmp_path: Path) -> None:
     )
 
 
+def test_the_gain_of_a_second_thread_is_measured() -> None:
+    options = ("--pairs", "1", "--seconds", "0.01", "--subjects", "sudoku", "--markdown")
+    rows = run(sys.executable, EXAMPLES / "bench/threads.py", *options).splitlines()[-2:]
+    assert rows[0].startswith("| sudoku, idle, now | ")
+    assert rows[1].startswith("| sudoku, a busy process per core, now | ")
+
+
 @pytest.mark.parametrize(
     "name",
     ["01_generate.py", "02_watch_refinement.py", "03_latency_budget.py", "04_embed_in_app.py"],

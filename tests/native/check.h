@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <random>
 #include <string>
@@ -22,6 +23,16 @@ inline void check(bool holds, const char* what, const char* file = __builtin_FIL
     if (holds || ++num_failures > 20) return;
     std::fprintf(stderr, "%s:%d: %s (%s)\n", file, line, what, current_case.c_str());
 }
+
+// The CPU that an emulator pretends to be, nullptr on a real one.
+inline const char* emulated_cpu() { return std::getenv("EDGE_EMULATED_CPU"); }
+
+inline bool is_emulated_as(const char* cpu) {
+    return emulated_cpu() != nullptr && std::strcmp(emulated_cpu(), cpu) == 0;
+}
+
+// The step of a loop over sizes: an emulator is twenty times slower and skips some.
+inline int step_of(int when_emulated) { return emulated_cpu() != nullptr ? when_emulated : 1; }
 
 // A test's exit code. A test that checked nothing has failed.
 inline int verdict() {

@@ -6,15 +6,18 @@
 
 #include <algorithm>
 #include <cstddef>
-#include <initializer_list>
 #include <new>
 #include <vector>
+
+#include "check.h"
 
 namespace edge::test {
 
 // Which of the two forbidden pages a buffer touches.
 enum class Side { front, back };
-constexpr std::initializer_list<Side> both_sides{Side::front, Side::back};
+// qemu 7.2 reads all of a vector that a masked AVX load has only a part of.
+inline const std::vector<Side> both_sides =
+    is_emulated_as("Haswell") ? std::vector{Side::front} : std::vector{Side::front, Side::back};
 
 template <typename Element>
 class Guarded {

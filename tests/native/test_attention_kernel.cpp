@@ -138,7 +138,8 @@ void check_rows(const KernelTable& table, Side side, Head& head,
 }
 
 void check_head(const KernelTable& table, Side side, Head& head, int hole) {
-    for (int num_keys = 1; num_keys <= max_keys; num_keys += num_keys < 34 && hole == 0 ? 1 : 7)
+    for (int num_keys = 1; num_keys <= max_keys;
+         num_keys += num_keys < 34 && hole == 0 ? step_of(4) : 7)
         for (int rows = 1; rows <= table.query_rows; ++rows)
             for (const bool stepped : {false, true}) {
                 current_case = std::string(table.isa) + " dim " + std::to_string(head.dim()) +

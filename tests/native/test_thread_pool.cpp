@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <memory>
+#include <stdexcept>
 
 #include "check.h"
 
@@ -41,9 +42,14 @@ private:
     std::atomic<int> shared_workers_{0};
 };
 
-void run_job(ThreadPool& pool, int64_t num_chunks) {
+// Governed or with all threads.
+void run_job(ThreadPool& pool, int64_t num_chunks, bool is_governed = false) {
     Record record(num_chunks, pool.num_threads());
-    pool.run(num_chunks, [&](int64_t chunk, int worker) { record.visit(chunk, worker); });
+    const auto visit = [&](int64_t chunk, int worker) { record.visit(chunk, worker); };
+    if (is_governed)
+        pool.run({num_chunks, num_chunks}, visit);
+    else
+        pool.run(num_chunks, visit);
     record.check_all_ran_once();
 }
 
@@ -51,9 +57,65 @@ void many_small_jobs(int num_threads) {
     current_case = std::to_string(num_threads) + " threads";
     ThreadPool pool(num_threads);
     check(pool.num_threads() == num_threads, "another number of threads");
-    for (int64_t num_chunks = 0; num_chunks < 40; ++num_chunks) run_job(pool, num_chunks);
-    for (int job = 0; job < 2000; ++job) run_job(pool, 1 + job % 13);
-    run_job(pool, 10'000);
+    for (const bool is_governed : {false, true}) {
+        for (int64_t num_chunks = 0; num_chunks < 40; ++num_chunks)
+            run_job(pool, num_chunks, is_governed);
+        for (int job = 0; job < 2000; ++job) run_job(pool, 1 + job % 13, is_governed);
+        run_job(pool, 10'000, is_governed);
+    }
+}
+
+// Regions of a few instructions, so that workers come late, meet the next region, fall asleep.
+void many_tiny_jobs(int num_threads) {
+    current_case = std::to_string(num_threads) + " threads";
+    ThreadPool pool(num_threads);
+    std::atomic<int64_t> sum{0};
+    for (int64_t job = 0; job < 50'000; ++job) {
+        const auto add = [&](int64_t, int) { sum.fetch_add(1, std::memory_order_relaxed); };
+        if (job % 3 == 0)
+            pool.run(3, add);
+        else
+            pool.run({3, job % 1000}, add);
+        if (job % 100 == 0) pool.end_step();
+        if (job % 10'000 == 0) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    check(sum == 150'000, "a chunk did not run exactly once");
+}
+
+template <typename Fault, typename Call>
+bool throws(Call call) {
+    try {
+        call();
+    } catch (const Fault&) {
+        return true;
+    }
+    return false;
+}
+
+void a_region_within_a_region_is_refused(int num_threads) {
+    current_case = std::to_string(num_threads) + " threads";
+    ThreadPool pool(num_threads);
+    std::atomic<int> refused{0};
+    pool.run(50, [&](int64_t, int) {
+        const auto nested = [&] { pool.run(2, [](int64_t, int) {}); };
+        if (throws<std::logic_error>(nested)) ++refused;
+    });
+    check(refused == 50, "a nested region ran");
+    run_job(pool, 20);
+}
+
+// From any chunk, whoever runs it, the exception reaches the caller; the pool goes on.
+void exceptions_reach_the_caller(int num_threads) {
+    current_case = std::to_string(num_threads) + " threads";
+    ThreadPool pool(num_threads);
+    for (int64_t bad = 0; bad < 64; ++bad) {
+        const auto fail = [&](int64_t chunk, int) {
+            if (chunk >= bad) throw std::runtime_error("chunk");
+        };
+        check(throws<std::runtime_error>([&] { pool.run(64, fail); }), "an exception is lost");
+        check(throws<std::runtime_error>([&] { pool.run({64, 64}, fail); }), "a governed one is");
+        run_job(pool, 10);
+    }
 }
 
 // What one job writes, the next one reads: `run` must not return before all is written.
@@ -110,9 +172,13 @@ void pools_work_within_pools() {
 }  // namespace
 
 int main() {
+    shortest_shared_ns = 0;
     for (int num_threads = 1; num_threads <= 8; ++num_threads) {
         many_small_jobs(num_threads);
         jobs_see_what_jobs_wrote(num_threads);
+        many_tiny_jobs(num_threads);
+        a_region_within_a_region_is_refused(num_threads);
+        exceptions_reach_the_caller(num_threads);
     }
     current_case = "life of pools";
     sleeping_workers_wake_up();

@@ -1,4 +1,5 @@
-#include "kernels/avx2/lanes.h"
+#include "kernels/avx2/dot.h"
+#include "kernels/each_row.h"
 
 #include "kernels/gemm.h"
 #include "kernels/rows.h"

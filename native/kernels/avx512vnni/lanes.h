@@ -113,17 +113,5 @@ inline IntLanes dot4(IntLanes acc, Line w, const int8_t* activations) {
     return _mm512_dpbusd_epi32(acc, w, _mm512_set1_epi32(four));
 }
 
-// A step of the depth needs no sums of its own here.
-template <int bits>
-using StepSums = IntLanes;
-template <int bits>
-inline IntLanes begin_step(IntLanes acc) {
-    return acc;
-}
-template <int bits>
-inline IntLanes end_step(IntLanes, IntLanes acc) {
-    return acc;
-}
-
 }  // namespace
 }  // namespace edge

@@ -1,4 +1,6 @@
 #include "kernels/generic/lanes.h"
+#include "kernels/plain_steps.h"
+#include "kernels/each_row.h"
 
 #include "kernels/gemm.h"
 #include "kernels/rows.h"
