@@ -30,10 +30,10 @@ from edge.errors import (
 from edge.formats import keys
 from edge.formats.gguf_file import Header, header_of, open_model, read_header
 from edge.generator import Generation
-from edge.pacing import Timing
 from edge.prompting import Prompting
 from edge.request import GenerateConfig, plan_request
 from edge.result import Commit, Done, Draft, Result
+from edge.timing import Timing
 from edge.vocabulary import fault_of, holds_vocabulary
 
 PathOrName = str | PathLike[str]
@@ -194,6 +194,15 @@ class Model:
     def costs(self) -> StepCosts:
         """What a step costs here, as latency budgets are planned with; read on first use."""
         return self._timing.costs
+
+    def warm_up(self) -> None:
+        """Read the timing profile and run one forward of a block, which no request then pays for.
+
+        The first forward of a process is the slowest: threads, caches and weights are cold. Call
+        this after loading where the first latency budget is a tight one; ``edge run`` does.
+        """
+        _ = self.costs
+        profile.warm_up(self._backend, self.config)
 
     def calibrate(self, seconds: float = profile.SECONDS) -> tuple[StepCosts, Path]:
         """Measure what a step costs on this device, use it from now on and store it.
