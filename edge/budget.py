@@ -233,6 +233,14 @@ class Controller:
         level = water_level(total + used, [used + need, *later])
         return max(0, min(level - used, need))
 
+    def spare_steps(self, stretches: Sequence[Stretch]) -> int:
+        """Steps of the first stretch that leave the others as many as they can use."""
+        later = Work.of(stretch.store_ns for stretch in stretches[:-1])
+        later += Work.of(s.step_ns for s in stretches[1:] for _ in range(sum(s.needs)))
+        caution = MORE_CAUTION if len(stretches) > 1 else None
+        time_ns = self.left_ns - self.pace.bound(later, caution)
+        return self.pace.affordable(stretches[0].step_ns, time_ns, caution)
+
 
 def mandatory_after(stretches: Sequence[Stretch]) -> Work:
     """What the stretches after the first cannot do without."""

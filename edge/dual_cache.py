@@ -49,6 +49,11 @@ class DualCache:
         start, stop = block.start - self._window, block.stop + self._window
         return max(0, start), min(self._canvas_length, stop)
 
+    @property
+    def interval(self) -> int:
+        """Most steps from one refresh to the next at present."""
+        return self._interval
+
     def is_due(self, block: Block, num_committed: int) -> bool:
         """Whether the next forward must be a refresh; ``num_committed`` counts the canvas."""
         return (

@@ -127,11 +127,15 @@ class Session:
         self.shape = (0, 0, 0)  # of the last one: active, context and head rows
 
     def prefill(self, stop: int) -> RowStats | None:
-        """Store the prompt's positions before ``stop``; rows as ``store`` returns them."""
+        """Store the prompt's positions before ``stop``; rows as ``store`` returns them.
+
+        Called again with a later one, it stores what lies between. Block attention wants each
+        stop at a border of its blocks.
+        """
         mask = self._mask_of_prompt
         if mask.kind == "causal_context":
             mask = Mask("causal")
-        return self._store(0, stop, mask)
+        return self._store(self._num_stored, stop, mask)
 
     def store(self, block: Block) -> RowStats | None:
         """Store a finished block.
@@ -177,6 +181,11 @@ class Session:
         """How many tokens the next forward of a block computes."""
         start, stop, _ = self._active(block)
         return stop - start
+
+    @property
+    def num_refreshes(self) -> int:
+        """Full forwards of the approximate cache so far."""
+        return 0 if self.dual is None else self.dual.num_refreshes
 
     @property
     def cache(self) -> str:

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import replace
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge import remask
+from edge.answer import Answer
 from edge.canvas import Block, RowStats
+from edge.commits import Commits
 from edge.credit import Credit
 from edge.early_stop import RULES, EarlyStop
 from edge.engine import Candidates, Engine, Session
-from edge.guesses import Guesses
-from edge.pacing import Pacer, Timing
+from edge.guesses import Guesses, draft_of
+from edge.pacing import Pacer
 from edge.request import Part, Plan
 from edge.result import Commit, Done, Draft, Result, Stats
-from edge.samplers.base import BlockProgress, with_progress_floor
+from edge.samplers.base import BlockProgress
 from edge.tally import Tally
+from edge.timing import Timing
 from edge.tokenizer import TextStream, Tokenizer
 
 
@@ -52,8 +54,8 @@ class Generation:
         self._session = self._open_session()
         self._tally = Tally(started_ns)
         self._guesses = Guesses(len(plan.canvas))
-        self._confidence = np.full(len(plan.canvas), np.nan)  # of what was committed
-        self._settled = plan.canvas.output_start  # what stands before it is not remasked
+        self._commits = Commits(plan, self._diffusion.eos_ids, hurried=self._pacer is not None)
+        self._answer = Answer(plan.canvas, self._diffusion, plan.options)
         self._stream = TextStream(tokenizer)
 
     def run(self) -> Iterator[Draft | Commit | Done]:
@@ -61,7 +63,7 @@ class Generation:
         status = yield from self._run_blocks()
         if self._pacer is not None:
             status = self._pacer.status(status, filled=self._guesses.used)
-        answer = self._answer(status)
+        answer = self._answer.ids(status)
         yield from self._commit_event(answer, at_end=True)
         yield Done(self._result(answer, status))
 
@@ -80,23 +82,24 @@ class Generation:
             candidates,
             guidance_scale=options.guidance,
             cancel=options.cancel,
-            dual=self._plan.dual_cache(),
+            dual=self._plan.dual_cache() if self._pacer is None else self._pacer.dual,
             credit=Credit() if options.credit else None,
         )
 
     def _run_blocks(self) -> Generator[Draft | Commit, None, str]:
         blocks = self._plan.blocks
         carried = None
-        prompt_end = blocks[0].origin
-        if self._diffusion.caches and prompt_end > 0 and not self._plan.fused:
-            carried = self._forward("prefill", partial(self._session.prefill, prompt_end))
+        for stop in self._prefill_stops():
+            carried = self._forward("prefill", partial(self._session.prefill, stop))
             if carried is None:
                 return self._stopped()
+            if self._pacer is not None:
+                self._pacer.chunk_done(stop)
         for index, block in enumerate(blocks):
             if carried is not None:
-                self._commit_carried(carried)
+                self._commits.give(carried)
             status = yield from self._run_block(index)
-            if status != "cancelled" and self._options.remask == "conf":
+            if status in ("complete", "eos") and self._options.remask == "conf":
                 status = yield from self._refine(index, status)
             if status != "complete":
                 return status
@@ -107,6 +110,14 @@ class Generation:
                 if carried is None:
                     return self._stopped()
         return "complete"
+
+    def _prefill_stops(self) -> list[int]:
+        """Where the forwards end that store the prompt: one, or chunks of it against the clock."""
+        if self._pacer is not None:
+            return self._pacer.prefill_stops()
+        prompt_end = self._plan.blocks[0].origin
+        stores = self._diffusion.caches and not self._plan.fused
+        return [prompt_end] if stores and prompt_end > 0 else []
 
     def _has_no_time_after(self, index: int) -> bool:
         is_last = index + 1 == len(self._plan.blocks)
@@ -135,39 +146,66 @@ class Generation:
         if span is None:
             return status
         block = Block(*span, span[0], whole=False) if not self._diffusion.caches else None
-        for round_ in remask.rounds(
-            self._canvas, self._confidence, span, partial(self._spare_steps, index)
-        ):
-            self._tally.remasked_tokens += len(round_.positions)
-            filled = yield from self._run_part(index, Part(*span, round_.num_steps), block)
-            if filled == "cancelled":
+        steps_left = partial(self._spare_steps, index, span, ends=status == "eos")
+        for round_ in remask.rounds(self._canvas, self._commits.confidence, span, steps_left):
+            before = self._commits.figures()
+            run = self._run_part if self._pacer is None else partial(self._run_round, steps_left)
+            filled = yield from run(index, Part(*span, round_.num_steps), block)
+            if filled in ("cancelled", "shortened"):
                 round_.undo()
-                return filled
+                self._commits.restore(before)
+                if filled == "cancelled":
+                    return filled
+                break
+            self._tally.remasked_tokens += len(round_.positions)
             if len(self._canvas.holes(*span)):  # a new end token came up before them
                 return "eos"
-        self._settled = span[1]
-        return status if self._eos_index() is None else "eos"
+        self._answer.settled = span[1]
+        return status if self._answer.eos_index() is None else "eos"
+
+    def _run_round(
+        self, steps_left: Callable[[], int], index: int, part: Part, block: Block | None
+    ) -> Generator[Draft | Commit, None, str]:
+        """Decide remasked positions anew against the clock; "shortened" where it won."""
+        while len(holes := self._canvas.holes(part.start, part.stop)):
+            limit = steps_left()
+            if limit < 1:
+                return "shortened"
+            rows = self._denoise(block or self._plan.blocks[index], holes)
+            if rows is None:
+                return self._stopped()
+            planned = min(limit, 1 + steps_left(), len(holes))
+            progress = BlockProgress(0, planned, len(holes), 0)
+            yield from self._take(index, rows, rows, progress, everything=False)
+            if self._answer.ends_early():
+                return "eos"
+        return "complete"
 
     def _refinable(self, index: int, status: str) -> tuple[int, int] | None:
         """(start, stop) of what may be remasked after a block: neither an end token nor beyond."""
         block, caches = self._plan.blocks[index], self._diffusion.caches
         if not caches and status == "complete" and index + 1 < len(self._plan.blocks):
             return None
-        end = self._eos_index()
+        end = self._answer.eos_index()
         stop = block.stop if end is None else self._canvas.output_start + end
         # The first token of a block may come from the forward that stored the one before.
         start = block.start + self._diffusion.carries if caches else self._canvas.output_start
         return (start, stop) if start < stop else None
 
-    def _spare_steps(self, index: int) -> int:
-        """Planned steps up to and with this block that were not needed."""
+    def _spare_steps(self, index: int, span: tuple[int, int], *, ends: bool) -> int:
+        """Steps up to and with this block that were planned, or have time, and were not needed."""
         parts = [part for parts in self._plan.parts[: index + 1] for part in parts]
-        return sum(part.steps for part in parts) - self._tally.steps
+        planned = sum(part.steps for part in parts) - self._tally.steps
+        if self._pacer is None:
+            return planned
+        head_rows = int(np.ceil((span[1] - span[0]) * remask.ROUND_SHARE))
+        in_time = self._pacer.spare_steps(index, head_rows, ends=ends)
+        return min(planned, in_time) if self._pacer.capped else in_time
 
     def _run_block(self, index: int) -> Generator[Draft | Commit, None, str]:
-        yield from self._commit_event(self._settled_prefix())
+        yield from self._commit_event(self._answer.settled_prefix())
         for part in self._plan.parts[index]:
-            if self._ends_early():
+            if self._answer.ends_early():
                 return "eos"
             run = self._run_part if self._pacer is None else self._run_part_in_time
             status = yield from run(index, part)
@@ -175,7 +213,7 @@ class Generation:
                 return status
         if self._tally.first_block_ns is None:
             self._tally.first_block_ns = self._clock()
-        return "eos" if self._ends_after_block() else "complete"
+        return "eos" if self._answer.ends_after_block() else "complete"
 
     def _run_part(
         self, index: int, part: Part, block: Block | None = None
@@ -183,7 +221,8 @@ class Generation:
         block = block or self._plan.blocks[index]
         early_stop = self._early_stop()
         num_holes = len(self._canvas.holes(part.start, part.stop))
-        for step in range(self._num_iterations(part, num_holes)):
+        # Every step commits at least one hole, so a part needs no more than it has holes.
+        for step in range(part.steps if self._runs_all_steps else num_holes):
             holes = self._canvas.holes(part.start, part.stop)
             if not len(holes) and not self._runs_all_steps:
                 break
@@ -193,7 +232,7 @@ class Generation:
             progress = self._progress(part, step, num_holes, num_holes - len(holes))
             stops = early_stop is not None and early_stop.is_due(rows, progress)
             yield from self._take(index, rows, rows, progress, everything=stops)
-            if self._ends_early():
+            if self._answer.ends_early():
                 return "eos"
         return "complete"
 
@@ -210,6 +249,7 @@ class Generation:
         num_holes, step = len(self._canvas.holes(part.start, part.stop)), 0
         while len(holes := self._canvas.holes(part.start, part.stop)):
             known = self._guesses.cover(holes)
+            pacer.weighs_reuse(index, number, len(holes))
             if pacer.is_over(index, len(holes), begins=step == 0 and number == 0):
                 break
             if known and not pacer.may_step(index, number, len(holes)):
@@ -228,7 +268,7 @@ class Generation:
             stops = early_stop is not None and early_stop.is_due(own, so_far)
             progress = BlockProgress(0, planned, len(holes), 0)
             yield from self._take(index, rows, own, progress, everything=stops)
-            if self._ends_early():
+            if self._answer.ends_early():
                 return "eos"
             step += 1
         return (yield from self._fill(part))
@@ -250,11 +290,8 @@ class Generation:
             return "complete"
         if not self._guesses.cover(holes):
             return "shortened"
-        rows = self._guesses.use(holes)
-        threshold = self._plan.sampler_options.threshold
-        self._tally.forced_tokens += int((rows.confidence <= threshold).sum())
-        self._give(rows, np.arange(len(holes)))
-        yield from self._commit_event(self._canvas.committed_prefix())
+        self._commits.fill(self._guesses.use(holes))
+        yield from self._commit_event(self._answer.settled_prefix())
         return "complete"
 
     def _take(
@@ -267,167 +304,63 @@ class Generation:
         everything: bool,
     ) -> Iterator[Draft | Commit]:
         """Commit of the part's ``own`` rows, show all ``rows`` of the step."""
-        self._commit(own, progress, everything=everything)
+        self._commits.choose(own, progress, everything=everything)
         self._tally.step(index)
         yield self._draft(index, rows)
-        yield from self._commit_event(self._settled_prefix())
+        yield from self._commit_event(self._answer.settled_prefix())
 
     def _progress(self, part: Part, step: int, num_holes: int, num_filled: int) -> BlockProgress:
         """Published loops of block models count a ragged first block as a whole one."""
         reference = self._options.reference and self._diffusion.caches
-        size = part.stop - part.start if not reference else self._published_length(part)
+        whole_block = self._diffusion.sub_block_length is None
+        published = self._diffusion.block_length if whole_block else part.stop - part.start
         return BlockProgress(
             step=step,
             num_steps=part.steps,
-            num_holes=size if reference else num_holes,
+            num_holes=published if reference else num_holes,
             num_committed=num_filled,
-            keeps_share=reference and self._diffusion.sub_block_length is None,
+            keeps_share=reference and whole_block,
         )
-
-    def _published_length(self, part: Part) -> int:
-        whole_block = self._diffusion.sub_block_length is None
-        return self._diffusion.block_length if whole_block else part.stop - part.start
 
     @property
     def _runs_all_steps(self) -> bool:
         published = self._options.reference and not self._diffusion.caches
         return published and self._plan.sampler.reference_runs_all_steps
 
-    def _num_iterations(self, part: Part, num_holes: int) -> int:
-        """Every step commits at least one hole, so a part needs no more than it has holes."""
-        return part.steps if self._runs_all_steps else num_holes
-
     def _forward(self, kind: str, forward: Callable[[], RowStats | None]) -> RowStats | None:
         if self._pacer is not None:
             self._pacer.begins()
             self._session.deadline_ns = self._pacer.stop_at_ns
-        begin = self._clock()
+        refreshes, begin = self._session.num_refreshes, self._clock()
         rows = forward()
         spent = self._clock() - begin
         if self._pacer is not None:
             self._pacer.ended(self._session.shape, spent, rows)
         self._tally.forward(kind, spent, 0 if rows is None else rows.head_ns)
+        if self._session.num_refreshes > refreshes:
+            self._tally.refresh_ns += spent
         return rows
 
     def _early_stop(self) -> EarlyStop | None:
         name = self._options.early_stop
         return RULES[name]() if name in RULES else None
 
-    def _commit(self, rows: RowStats, progress: BlockProgress, *, everything: bool) -> None:
-        sampler = self._plan.sampler
-        ranked = self._with_late_eos(rows)
-        chosen = sampler.choose(ranked, progress)
-        if not self._options.reference:
-            ruled = len(chosen)
-            chosen = with_progress_floor(chosen, sampler.rank(ranked), progress)
-            chosen = np.arange(len(rows.positions)) if everything else chosen
-            forced = len(chosen) - ruled
-            if self._pacer is not None:
-                forced = self._forced(ranked, chosen)
-            self._tally.forced_tokens += forced
-        self._give(rows, chosen)
-
-    def _forced(self, rows: RowStats, chosen: NDArray[np.intp]) -> int:
-        """How many unsure rows the rule would not have chosen had it all the time."""
-        at_leisure = BlockProgress(0, len(rows.positions), len(rows.positions), 0)
-        unsure = rows.confidence <= self._plan.sampler_options.threshold
-        unsure[self._plan.sampler.choose(rows, at_leisure)] = False
-        return int(unsure[chosen].sum())
-
-    def _commit_carried(self, rows: RowStats) -> None:
-        """The token after a stored block; an empty one when the model carries none over."""
-        self._give(rows, np.arange(len(rows.positions)))
-
-    def _give(self, rows: RowStats, chosen: NDArray[np.intp]) -> None:
-        self._canvas.commit(
-            rows.positions[chosen],
-            rows.tokens[chosen],
-            mask_is_a_token=self._options.reference,
-        )
-        self._confidence[rows.positions[chosen]] = rows.confidence[chosen]
-
-    def _with_late_eos(self, rows: RowStats) -> RowStats:
-        """LLaDA's second rule against early ends: an end token is the least sure of all."""
-        if self._options.eos != "late":
-            return rows
-        ends = np.isin(rows.tokens, self._diffusion.eos_ids)
-        return replace(
-            rows,
-            confidence=np.where(ends, np.float32(0), rows.confidence),
-            margin=np.where(ends, np.float32(-1), rows.margin),
-            entropy=np.where(ends, np.float32(np.inf), rows.entropy),
-        )
-
     def _draft(self, block: int, rows: RowStats) -> Draft:
-        canvas = self._canvas
-        draft_ids = canvas.ids.copy()
-        confidence = np.full(len(canvas), np.nan, np.float32)
-        open_rows = ~canvas.committed[rows.positions]
-        draft_ids[rows.positions[open_rows]] = rows.tokens[open_rows]
-        confidence[rows.positions] = rows.confidence
-        draft = Draft(
-            step=self._tally.steps,
-            nfe=self._session.forwards,
-            block=block,
-            num_blocks=len(self._plan.blocks),
-            output_start=canvas.output_start,
-            ids=canvas.ids.copy(),
-            draft_ids=draft_ids,
-            committed=canvas.committed.copy(),
-            confidence=confidence,
-        )
+        step, nfe = self._tally.steps, self._session.forwards
+        draft = draft_of(self._canvas, rows, step, nfe, block, len(self._plan.blocks))
         if self._tally.first_draft_ns is None:
             self._tally.first_draft_ns = self._clock()
         if self._options.on_step is not None:
             self._options.on_step(draft)
         return draft
 
-    def _settled_prefix(self) -> NDArray[np.int32]:
-        """The answer's committed beginning that will not be taken back."""
-        prefix = self._canvas.committed_prefix()
-        if self._options.remask == "none":
-            return prefix
-        return prefix[: self._settled - self._canvas.output_start]
-
     def _commit_event(self, prefix: NDArray[np.int32], *, at_end: bool = False) -> Iterator[Commit]:
-        text, ids = self._stream.advance(self._before_eos(prefix), at_end=at_end)
+        text, ids = self._stream.advance(self._answer.before_eos(prefix), at_end=at_end)
         if not ids and not text:
             return
         if self._tally.first_text_ns is None:
             self._tally.first_text_ns = self._clock()
         yield Commit(text, ids)
-
-    def _eos_index(self) -> int | None:
-        """Index of the first end token in the answer's committed beginning."""
-        if self._diffusion.in_place or self._options.eos == "forbid":
-            return None
-        hits = np.flatnonzero(np.isin(self._canvas.committed_prefix(), self._diffusion.eos_ids))
-        return int(hits[0]) if len(hits) else None
-
-    def _ends_early(self) -> bool:
-        """Whether an end token has everything before it; of the references one looks so soon."""
-        if self._options.reference and self._diffusion.sub_block_length is None:
-            return False
-        return self._eos_index() is not None
-
-    def _ends_after_block(self) -> bool:
-        """The loops of full attention run to their last step, those of block models do not."""
-        if self._options.reference and not self._diffusion.caches:
-            return False
-        return self._eos_index() is not None
-
-    def _before_eos(self, prefix: NDArray[np.int32]) -> NDArray[np.int32]:
-        end = self._eos_index()
-        if not self._options.reference or end is None:
-            return prefix[:end]
-        # Of the published loops only the one with sub-blocks cuts, and behind the end token.
-        return prefix if self._diffusion.sub_block_length is None else prefix[: end + 1]
-
-    def _answer(self, status: str) -> NDArray[np.int32]:
-        """A finished answer whole, a cancelled one as far as it is committed."""
-        if status != "complete" and not self._diffusion.in_place:
-            return self._before_eos(self._canvas.committed_prefix())
-        return self._before_eos(self._canvas.ids[self._canvas.output_start :])
 
     def _result(self, answer: NDArray[np.int32], status: str) -> Result:
         text = None if self._tokenizer is None else self._tokenizer.decode(answer)
@@ -446,17 +379,21 @@ class Generation:
     def _is_whole(self, status: str) -> bool:
         if status == "deadline_infeasible":
             cut = self._pacer is not None and self._pacer.cut
-            return not cut and (self._eos_index() is not None or not len(self._canvas.holes()))
+            return not cut and (
+                self._answer.eos_index() is not None or not len(self._canvas.holes())
+            )
         return status not in ("cancelled", "shortened")
 
     def _stats(self, answer_length: int) -> Stats:
-        given = self._confidence[~np.isnan(self._confidence)]
+        confidence = self._commits.confidence
+        given = confidence[~np.isnan(confidence)]
         return self._tally.stats(
             self._plan,
             self._engine.backend,
             self._session,
             self._pacer,
             confidences=given,
+            forced_tokens=int(self._commits.forced.sum()),
             tokens=len(given) if self._diffusion.in_place else answer_length,
             clock=self._clock,
         )

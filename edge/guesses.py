@@ -1,11 +1,12 @@
-"""The last word of the denoiser on every position, for filling holes without another forward."""
+"""The last word of the denoiser on open positions: shown, and used where no forward has time."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.canvas import RowStats
+from edge.canvas import Canvas, RowStats
+from edge.result import Draft
 
 
 class Guesses:
@@ -32,3 +33,25 @@ class Guesses:
         self.used = True
         confidence, margin, entropy = self._figures[:, positions]
         return RowStats(positions, self._tokens[positions], confidence, margin, entropy)
+
+
+def draft_of(
+    canvas: Canvas, rows: RowStats, step: int, nfe: int, block: int, num_blocks: int
+) -> Draft:
+    """Return a copy of the canvas, with what the rows say of its holes."""
+    draft_ids = canvas.ids.copy()
+    confidence = np.full(len(canvas), np.nan, np.float32)
+    open_rows = ~canvas.committed[rows.positions]
+    draft_ids[rows.positions[open_rows]] = rows.tokens[open_rows]
+    confidence[rows.positions] = rows.confidence
+    return Draft(
+        step=step,
+        nfe=nfe,
+        block=block,
+        num_blocks=num_blocks,
+        output_start=canvas.output_start,
+        ids=canvas.ids.copy(),
+        draft_ids=draft_ids,
+        committed=canvas.committed.copy(),
+        confidence=confidence,
+    )

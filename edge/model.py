@@ -24,28 +24,19 @@ from edge.denoisers import DEFAULT, EMBEDDED, path_of
 from edge.engine import Engine
 from edge.errors import (
     ContextLengthError,
-    ModelFileError,
     RequestError,
     UnsupportedModelError,
 )
 from edge.formats import keys
 from edge.formats.gguf_file import Header, header_of, open_model, read_header
 from edge.generator import Generation
-from edge.pacing import Timing
+from edge.prompting import Prompting
 from edge.request import GenerateConfig, plan_request
 from edge.result import Commit, Done, Draft, Result
-from edge.template import ChatTemplate
-from edge.tokenizer import Tokenizer
+from edge.timing import Timing
 from edge.vocabulary import fault_of, holds_vocabulary
 
 PathOrName = str | PathLike[str]
-
-_NAMES_IN_TEMPLATES = {
-    "bos_token": keys.BOS_TOKEN_ID,
-    "eos_token": keys.EOS_TOKEN_ID,
-    "pad_token": keys.PADDING_TOKEN_ID,
-    "mask_token": keys.MASK_TOKEN_ID,
-}
 
 
 @dataclass(frozen=True)
@@ -142,11 +133,8 @@ class Model:
         header = header_of(path, file)
         self.info = _info_of(header)
         self.config = self.info.config
-        self.tokenizer, self._text_fault = _read_tokenizer(header, self.config)
-        self._template = ChatTemplate.from_header(header)
-        self._special_tokens = _special_tokens(
-            header, self.tokenizer, self.config.denoiser.vocab_size
-        )
+        self._prompting = Prompting(header, self.config)
+        self.tokenizer = self._prompting.tokenizer
         self.task = tasks.find(self.config.task)
         _check_sampler(path, self.config.diffusion.sampler)
         self.activations = activations
@@ -207,6 +195,15 @@ class Model:
         """What a step costs here, as latency budgets are planned with; read on first use."""
         return self._timing.costs
 
+    def warm_up(self) -> None:
+        """Read the timing profile and run one forward of a block, which no request then pays for.
+
+        The first forward of a process is the slowest: threads, caches and weights are cold. Call
+        this after loading where the first latency budget is a tight one; ``edge run`` does.
+        """
+        _ = self.costs
+        profile.warm_up(self._backend, self.config)
+
     def calibrate(self, seconds: float = profile.SECONDS) -> tuple[StepCosts, Path]:
         """Measure what a step costs on this device, use it from now on and store it.
 
@@ -245,15 +242,11 @@ class Model:
         A prompt or option that cannot be served raises here, not at the first event.
         """
         started_ns = time.monotonic_ns()
-        tokenizer = self._require_tokenizer()
-        if self.task is not None:
-            text = self.task.check_prompt(prompt)
-            verify = partial(self.task.verify, text)
-            return self._run(tokenizer.encode(text), options, started_ns, verify)
-        if raw or self._template is None or self.config.diffusion.in_place:
-            return self._run(tokenizer.encode(prompt), options, started_ns)
-        turn = [{"role": "user", "content": prompt}]
-        return self._run(self._encode_chat(turn), options, started_ns)
+        if self.task is None:
+            return self._run(self._prompting.encode(prompt, raw=raw), options, started_ns)
+        text = self.task.check_prompt(prompt)
+        ids = self._prompting.encode(text, raw=True)
+        return self._run(ids, options, started_ns, partial(self.task.verify, text))
 
     def chat(self, messages: Sequence[Mapping[str, str]], **options: Any) -> Result:
         """Answer a conversation of messages ``{"role": ..., "content": ...}``.
@@ -262,29 +255,7 @@ class Model:
         chat template.
         """
         started_ns = time.monotonic_ns()
-        self._require_tokenizer()
-        return _last(self._run(self._encode_chat(messages), options, started_ns))
-
-    def _require_tokenizer(self) -> Tokenizer:
-        if self._text_fault is not None:
-            raise self._text_fault
-        if self.tokenizer is None:
-            raise UnsupportedModelError(
-                "the model file has no tokenizer",
-                path=self.info.path,
-                hint="convert it with its tokenizer.json, or use generate_ids",
-            )
-        return self.tokenizer
-
-    def _encode_chat(self, messages: Sequence[Mapping[str, str]]) -> NDArray[np.int32]:
-        if self._template is None:
-            raise UnsupportedModelError(
-                "the model file has no chat template",
-                path=self.info.path,
-                hint="use generate with the text that the model shall continue",
-            )
-        rendering = self._template.render(messages, special_tokens=self._special_tokens)
-        return self._require_tokenizer().encode_rendering(rendering)
+        return _last(self._run(self._prompting.encode_chat(messages), options, started_ns))
 
     def generate_ids(
         self, prompt_ids: Sequence[int] | NDArray[np.integer[Any]], **options: Any
@@ -350,30 +321,6 @@ def _check_sampler(path: str, name: str) -> None:
             path=path,
             hint=f"this version knows {', '.join(samplers.names())}",
         )
-
-
-def _read_tokenizer(
-    header: Header, config: ModelConfig
-) -> tuple[Tokenizer | None, UnsupportedModelError | None]:
-    """The tokenizer, or why there is none; a model without one still works on ids."""
-    try:
-        return Tokenizer.from_header(header, config), None
-    except UnsupportedModelError as fault:
-        return None, fault
-
-
-def _special_tokens(header: Header, tokenizer: Tokenizer | None, num_rows: int) -> dict[str, str]:
-    """What a chat template may write by name, such as ``bos_token``."""
-    written = {}
-    for name, key in _NAMES_IN_TEMPLATES.items():
-        id = header.metadata.get(key)
-        if id is None:
-            continue
-        if isinstance(id, bool) or not isinstance(id, int) or not 0 <= id < num_rows:
-            reason = f"key '{key}' is {shown(id)}, not a token id below {num_rows}"
-            raise ModelFileError(header.path, None, reason)
-        written[name] = None if tokenizer is None else tokenizer.token(id)
-    return {name: token for name, token in written.items() if token is not None}
 
 
 def _resolve(path: PathOrName | None) -> str:

@@ -5,94 +5,18 @@ Without a budget none of this is used.
 
 from __future__ import annotations
 
-import logging
 import math
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
-from edge import profile
-from edge.budget import (
-    CAUTION,
-    MORE_CAUTION,
-    MOST_RESERVE,
-    Controller,
-    Pace,
-    Smoothed,
-    Stretch,
-    Work,
-    water_level,
-)
+from edge.budget import MOST_RESERVE, Controller, Stretch, Work, water_level
 from edge.canvas import Block, Canvas, RowStats
-from edge.config import ModelConfig
-from edge.costs import Sample, StepCosts, guess
-from edge.dual_cache import DEFAULT_WINDOW, MAX_STEPS
+from edge.costs import Sample
+from edge.dual_cache import DualCache
 from edge.errors import BudgetError
-from edge.profile import Identity
+from edge.prices import Prices
 from edge.request import Part, Plan
-
-_log = logging.getLogger(__name__)
-
-
-class Timing:
-    """What a model knows of its own speed, for all its requests.
-
-    ``stoppable`` says whether its backend heeds the deadline inside a forward.
-    """
-
-    def __init__(
-        self,
-        config: ModelConfig,
-        threads: int,
-        identity: Callable[[], Identity],
-        *,
-        stoppable: bool,
-    ) -> None:
-        self.config = config
-        self.stoppable = stoppable
-        self.pace = Pace(caution=CAUTION if stoppable else MORE_CAUTION)
-        self._threads = threads
-        self._identity = identity
-        self._costs: StepCosts | None = None
-        self._learned = False
-        self._lock = threading.Lock()
-
-    @property
-    def costs(self) -> StepCosts:
-        """The profile of this device, else a guess that the first forwards put right."""
-        with self._lock:
-            if self._costs is None:
-                stored = profile.read(self._identity())
-                self._use(stored or guess(self.config.denoiser, self._threads))
-            assert self._costs is not None
-            return self._costs
-
-    def use(self, costs: StepCosts) -> None:
-        """Take other costs from now on."""
-        with self._lock:
-            self._use(costs)
-
-    def _use(self, costs: StepCosts) -> None:
-        self._costs = costs
-        self.pace.guessed, self.pace.measured = costs.source == "guess", False
-        self.pace.rate = Smoothed(1.0, Pace().v)
-
-    def learn(self, samples: Sequence[Sample]) -> None:
-        """Correct costs that were never calibrated by the forwards of a request."""
-        with self._lock:
-            if self._costs is None or self._costs.source == "calibration" or not samples:
-                return
-            self._use(self._costs.corrected(samples))
-            self._learned = True
-
-    def save(self) -> None:
-        """Store what was learned; a folder that cannot be written is no reason to fail."""
-        if self._costs is None or not self._learned or self._costs.source != "steps":
-            return
-        try:
-            profile.write(self._identity(), self._costs)
-        except OSError as problem:
-            _log.info("the timing profile is not stored: %s", problem)
+from edge.timing import Timing
 
 
 class Pacer:
@@ -111,10 +35,10 @@ class Pacer:
         options = plan.options
         self.budget_ns = _budget_ns(options.budget_ms, options.deadline, started_ns)
         self._strict = options.on_infeasible == "error"
-        self._capped = options.steps is not None or options.steps_per_block is not None
+        # Given steps are an upper bound.
+        self.capped = options.steps is not None or options.steps_per_block is not None
         self._guided = options.guidance > 0
         self._samples: list[Sample] = []
-        self._prices: dict[tuple[int, int, int], float] = {}
         self._ahead: dict[tuple[int, int], list[Stretch]] = {}  # from a part of a block on
         self._last_end_ns: int | None = None
         self.answered = False  # there has been a denoising step
@@ -124,11 +48,12 @@ class Pacer:
         self.min_budget_ns = 0.0  # these two are known at the end
         self.rate = (1.0, 0.0)
         self.plan = plan
+        self._prices = Prices(self._costs, self._diffusion, plan)
         num_pauses = timing.config.denoiser.num_layers if timing.stoppable else 1
-        self.pace.grain_ns = self._step_ns(0, self._holes(0)) / num_pauses
+        self.pace.grain_ns = self._prices.step(0, self._prices.holes(0)) / num_pauses
         self._controller = Controller(clock, started_ns, self.budget_ns, self.pace)
         self._entry_ns = clock() - started_ns  # before the first forward could begin
-        self._least_work = self._least()
+        self._least_work = self._prices.least()
         self._promise()
 
     # What the request will be.
@@ -142,15 +67,11 @@ class Pacer:
             raise self.refusal()
         if not self._diffusion.caches and not self._diffusion.in_place:
             self._cut_canvas()
-        elif self._coarse and not self._controller.fits(self._prefill() + self._mandatory(0)):
-            self._merge(0, self._prefill())
+        elif self._coarse:
+            prefill = self._prices.prefill()
+            if not self._controller.fits(prefill + self._prices.mandatory(0)):
+                self._merge(0, prefill)
         self.predicted_ns = self._prediction()
-
-    def _least(self) -> Work:
-        """The smallest proper answer: one step of the first block."""
-        if self._diffusion.caches or self._diffusion.in_place:
-            return self._prefill() + Work.of([self._step_ns(0, self._holes(0))])
-        return self._whole_canvas(1)
 
     def _smallest_budget(self) -> float:
         """The smallest budget that the least answer would fit into, as far as known."""
@@ -171,15 +92,11 @@ class Pacer:
         """Under full attention every step pays for the whole canvas, so it is cut beforehand."""
         blocks = self.plan.blocks
         fitting = range(len(blocks), 0, -1)
-        count = next((n for n in fitting if self._controller.fits(self._whole_canvas(n))), 1)
+        count = next((n for n in fitting if self._controller.fits(self._prices.whole_canvas(n))), 1)
         if count < len(blocks):
             self.plan = _first_blocks(self.plan, count)
+            self._prices = Prices(self._costs, self._diffusion, self.plan)
             self.cut = True
-
-    def _whole_canvas(self, num_blocks: int) -> Work:
-        blocks = self.plan.blocks[:num_blocks]
-        rows = len(self.plan.canvas.holes(blocks[0].start, blocks[-1].stop))
-        return Work.of([self._price(blocks[-1].stop, 0, rows)])
 
     @property
     def _coarse(self) -> bool:
@@ -194,7 +111,7 @@ class Pacer:
         for stop in range(len(blocks), index + 1, -1):
             first, last = blocks[index], blocks[stop - 1]
             holes = len(self.plan.canvas.holes(first.start, last.stop))
-            step = self._price(last.stop - first.origin, first.origin, holes)
+            step = self._prices.forward(last.stop - first.origin, first.origin, holes)
             if self._controller.fits(before + Work.of([step])):
                 steps = sum(part.steps for some in parts[index:stop] for part in some)
                 self.cut = self.cut or stop < len(blocks)
@@ -206,9 +123,9 @@ class Pacer:
 
     def _prediction(self) -> float:
         """Expected elapsed time of the plan."""
-        stretches = self._stretches(0, 0, self._holes(0))
+        stretches = self._stretches(0, 0, self._prices.holes(0))
         stores = Work.of(stretch.store_ns for stretch in stretches[:-1])
-        certain = self._prefill() + stores
+        certain = self._prices.prefill() + stores
         mean = sum(stretch.step_ns for stretch in stretches) / len(stretches)
         left = self._controller.left_ns - self.pace.bound(certain)
         needs = [need for stretch in stretches for need in stretch.needs]
@@ -216,67 +133,18 @@ class Pacer:
         steps = sum(min(level, need) for need in needs)
         return self._entry_ns + self.pace.expected(certain + Work(steps, steps * mean))
 
-    # Predicted times.
-
-    def _price(self, rows: int, context: int, head_rows: int) -> float:
-        shape = (rows, context, head_rows)
-        if shape not in self._prices:
-            unguided = self._costs.predict(rows, context, 0) if self._guided else 0.0
-            self._prices[shape] = self._costs.predict(*shape) + unguided
-        return self._prices[shape]
-
-    def _step_ns(self, index: int, head_rows: int) -> float:
-        if not self._diffusion.caches:
-            return self._price(len(self.plan.canvas), 0, head_rows)
-        block = self.plan.blocks[index]
-        return self._price(block.stop - block.origin, block.origin, head_rows)
-
-    def _usual_step_ns(self, index: int, head_rows: int) -> float:
-        """A step that is not a block's first; with the dual cache most are cheaper than that."""
-        first_ns, options = self._step_ns(index, head_rows), self.plan.options
-        if options.cache != "dual":
-            return first_ns
-        block, length = self.plan.blocks[index], len(self.plan.canvas)
-        window = DEFAULT_WINDOW if options.cache_window is None else options.cache_window
-        rows = min(length, block.stop - block.start + 2 * window)
-        near_ns = self._price(rows, length - rows, head_rows)
-        return (first_ns + (MAX_STEPS - 1) * near_ns) / MAX_STEPS
-
-    def _fusing_ns(self, index: int) -> float:
-        """What storing everything before a block adds to its first step."""
-        block, holes = self.plan.blocks[index], self._holes(index)
-        start = self.plan.blocks[index - 1].origin if index else 0
-        return self._price(block.stop - start, start, holes) - self._step_ns(index, holes)
-
-    def _store_ns(self, index: int) -> float:
-        if not self._diffusion.caches or index + 1 >= len(self.plan.blocks):
-            return 0.0
-        if self.plan.fused:
-            return self._fusing_ns(index + 1)
-        return self._step_ns(index, int(self._diffusion.carries))
-
-    def _prefill(self) -> Work:
-        origin = self.plan.blocks[0].origin
-        if not self._diffusion.caches or origin == 0:
-            return Work()
-        if self.plan.fused:
-            return Work.of([self._fusing_ns(0)])
-        return Work.of([self._costs.predict(origin, 0, int(self._diffusion.carries))])
-
-    def _holes(self, index: int) -> int:
-        block = self.plan.blocks[index]
-        return len(self.plan.canvas.holes(block.start, block.stop))
-
     def _need(self, part: Part) -> int:
         holes = len(self.plan.canvas.holes(part.start, part.stop))
-        return min(part.steps, holes) if self._capped else holes
+        return min(part.steps, holes) if self.capped else holes
 
     def _stretches(self, index: int, part: int, head_rows: int) -> list[Stretch]:
         """The present stretch from a part of a block on, and all later ones."""
         if (index, part) not in self._ahead:
             self._ahead = {(index, part): self._look_ahead(index, part)}
         present, *later = self._ahead[index, part]
-        return [replace(present, step_ns=self._usual_step_ns(index, head_rows)), *later]
+        time_ns = self._controller.left_ns / (self.pace.u * len(present.needs))
+        step_ns = self._prices.usual_step(index, head_rows, time_ns)
+        return [replace(present, step_ns=step_ns), *later]
 
     def _look_ahead(self, index: int, part: int) -> list[Stretch]:
         parts = self.plan.parts
@@ -285,20 +153,34 @@ class Pacer:
             return [Stretch(0.0, 0.0, [*map(self._need, rest)])]
         return [
             Stretch(
-                self._step_ns(b, self._holes(b)),
-                self._store_ns(b),
+                self._prices.step(b, self._prices.holes(b)),
+                self._prices.store(b),
                 [self._need(p) for p in parts[b][part if b == index else 0 :]],
             )
             for b in range(index, len(self.plan.blocks))
         ]
 
-    def _mandatory(self, index: int) -> Work:
-        """A step and, but for the last, a store forward of each block from ``index`` on."""
-        blocks = range(index, len(self.plan.blocks))
-        steps = Work.of(self._step_ns(b, self._holes(b)) for b in blocks)
-        return steps + Work.of(self._store_ns(b) for b in blocks)
+    @property
+    def dual(self) -> DualCache | None:
+        """The decisions about approximate reuse, which this request's prices come from."""
+        return self._prices.dual
 
     # While it runs.
+
+    def prefill_stops(self) -> list[int]:
+        """Where the forwards end that only store the prompt."""
+        return self._prices.prefill_stops()
+
+    def chunk_done(self, stop: int) -> None:
+        """The prompt is stored so far; raises BudgetError once the rest does not fit, if asked."""
+        if self._strict and not self._controller.fits(self._prices.least(stop)):
+            raise self.refusal()
+
+    def weighs_reuse(self, index: int, part: int, holes: int) -> None:
+        """Use an approximate cache only where it makes the steps to come cheaper."""
+        if self.dual is not None:
+            usual_ns = self._stretches(index, part, holes)[0].step_ns
+            self.dual.is_on = usual_ns < self._prices.step(index, holes)
 
     @property
     def stop_at_ns(self) -> int:
@@ -312,8 +194,8 @@ class Pacer:
 
     def is_over(self, index: int, holes: int, *, begins: bool) -> bool:
         """Whether there is no time for a part's step, which may be the one that begins a block."""
-        fusing_ns = self._fusing_ns(index) if begins and self.plan.fused else 0.0
-        step = Work.of([self._step_ns(index, holes) + fusing_ns])
+        fusing_ns = self._prices.fusing(index) if begins and self.plan.fused else 0.0
+        step = Work.of([self._prices.next_step(index, holes) + fusing_ns])
         return self.answered and not self._controller.fits(step)
 
     def looks_ahead(self, index: int, part: int, holes: int) -> bool:
@@ -330,21 +212,37 @@ class Pacer:
 
     def may_step(self, index: int, part: int, holes: int) -> bool:
         """Whether a step that is not the part's first still fits."""
-        return self._controller.may_step(self._stretches(index, part, holes))
+        present, *later = self._stretches(index, part, holes)
+        next_ns = self._prices.next_step(index, holes)
+        return self._controller.may_step([replace(present, step_ns=next_ns), *later])
 
     def planned_steps(self, index: int, part: int, used: int, holes: int) -> int:
         """In how many steps the part's holes are to be filled, the one just run included."""
         stretches = self._stretches(index, part, holes)
-        cap = self.plan.parts[index][part].steps - used - 1 if self._capped else holes
+        cap = self.plan.parts[index][part].steps - used - 1 if self.capped else holes
         need = max(0, min(cap, holes - 1))
         return 1 + self._controller.steps_left(stretches, used + 1, need)
+
+    def spare_steps(self, index: int, head_rows: int, *, ends: bool) -> int:
+        """Steps of a finished block, or answer, that nothing else needs; ``ends``: it is the last.
+
+        Where later blocks are wanted that may yet get their time, there are none.
+        """
+        step_ns = self._prices.step(index, head_rows)
+        stretches = self._stretches(index, len(self.plan.parts[index]) - 1, 0)
+        later = [] if ends or not self._diffusion.caches else stretches[1:]
+        kept = self._controller.kept([stretches[0], *later], begun=True)
+        if kept < len(later) and (kept > 0 or self._coarse):
+            return 0
+        present = replace(stretches[0], step_ns=step_ns)
+        return self._controller.spare_steps([present, *later[:kept]])
 
     def goes_on(self, index: int) -> bool:
         """Whether there is time for another block after this one, merging blocks if asked to."""
         stretches = self._stretches(index, 0, 0)
         kept = self._controller.kept(stretches, begun=True)
         if kept < len(stretches) - 1 and self._coarse:
-            return self._merge(index + 1, Work.of([self._store_ns(index)])) or kept > 0
+            return self._merge(index + 1, Work.of([self._prices.store(index)])) or kept > 0
         return kept > 0
 
     def begins(self) -> None:
@@ -355,7 +253,7 @@ class Pacer:
     def ended(self, shape: tuple[int, int, int], spent_ns: int, rows: RowStats | None) -> None:
         """A forward of (active, context, head rows) took so long; None: it was stopped."""
         self._last_end_ns = self._clock()
-        predicted = self._price(*shape)
+        predicted = self._prices.forward(*shape)
         if self.answered and self._last_end_ns > self._controller.limit_ns:
             self.pace.was_late(self._last_end_ns - self._controller.limit_ns)
         if rows is not None:

@@ -122,6 +122,13 @@ def calibrate(
     )
 
 
+def warm_up(backend: Backend, config: ModelConfig) -> None:
+    """Run a forward of one block: a process's first is slower than all that follow."""
+    diffusion, longest = config.diffusion, config.denoiser.context_length
+    rows = min(diffusion.canvas_length or diffusion.block_length, longest)
+    _Stopwatch(backend, config, 0.0, 1).time(np.arange(rows))
+
+
 def _attention(stopwatch: _Stopwatch, body: Knots, config: ModelConfig, threads: int) -> float:
     """ns per row and key of the context; from the sizes where there is no time to measure it."""
     rows, body_ns = next((knot for knot in body if knot[0] >= _ROWS), body[-1])
@@ -153,10 +160,10 @@ class _Stopwatch:
         cache = self._filled(context, context + rows) if context else None
         positions = np.arange(context, context + rows)
         turn_ends = (time.monotonic() + self._until) / 2
-        self._time(positions, cache)
-        measured = [self._time(positions, cache)]
+        self.time(positions, cache)
+        measured = [self.time(positions, cache)]
         while len(measured) < self._repeats and time.monotonic() < turn_ends:
-            measured.append(self._time(positions, cache))
+            measured.append(self.time(positions, cache))
         return median(m[0] for m in measured), median(m[1] for m in measured)
 
     def _filled(self, context: int, capacity: int) -> Cache:
@@ -166,7 +173,8 @@ class _Stopwatch:
             self._backend.forward(self._request(positions, cache, store=True))
         return cache
 
-    def _time(self, positions: NDArray[np.intp], cache: Cache | None) -> tuple[float, float]:
+    def time(self, positions: NDArray[np.intp], cache: Cache | None = None) -> tuple[float, float]:
+        """Return ns of body and head of one forward."""
         begin = time.monotonic_ns()
         rows = self._backend.forward(self._request(positions, cache))
         spent = time.monotonic_ns() - begin

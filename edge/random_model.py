@@ -70,9 +70,8 @@ def _write_header(
     for name, size in shape.tensors():
         layout, num_bytes = _layout(size, kind), tensor_bytes(size, kind)
         stored = GGMLQuantizationType["I8" if layout.is_own else layout.type.upper()]
-        shown = (size[0], layout.row_bytes(size[1])) if layout.is_own else size
-        name = layout.stored_name(name)
-        writer.add_tensor_info(name, shown, np.dtype(np.float32), num_bytes, stored)
+        name, size = layout.stored_name(name), layout.stored_shape(size)
+        writer.add_tensor_info(name, size, np.dtype(np.float32), num_bytes, stored)
     try:
         writer.write_header_to_file()
         writer.write_kv_data_to_file()

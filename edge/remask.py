@@ -40,15 +40,20 @@ def rounds(
     span: tuple[int, int],
     steps_left: Callable[[], int],
 ) -> Iterator[Round]:
-    """Remask and yield a round at a time, until one changes nothing or no step is left.
+    """Remask and yield a round at a time, until one brings nothing new or no step is left.
 
     ``confidence`` [canvas] holds the probability each token was committed with, NaN for what was
     given, and is read anew for each round: whoever fills the holes keeps it up to date.
     ``steps_left`` says how many further steps the plan or the clock allows. It is asked before
     each round, which never needs more of them; a number that does not shrink ends with the first
-    round that changes nothing.
+    round that changes nothing, or leads back to where an earlier one began.
     """
+    seen: set[bytes] = set()
     while (limit := steps_left()) > 0:
+        state = canvas.ids.tobytes() + confidence.tobytes()
+        if state in seen:
+            return
+        seen.add(state)
         positions = least_sure(confidence, span)[:limit]
         if not len(positions):
             return

@@ -83,8 +83,9 @@ class GenerateConfig:
         end tokens last, "forbid" never.
     early_stop: "stable" fills the rest of a block once its candidates stay the same, "schedule"
         once the mean logit margin is large for the progress made; "none" (default).
-    remask: "conf" spends planned steps that are left over on masking the least sure tokens of the
-        answer and deciding them anew; "none" (default). Text is then given out late.
+    remask: "conf" spends planned steps that are left over, or time of a latency budget that
+        nothing else can use, on masking the least sure tokens of the answer and deciding them
+        anew; "none" (default). Text is then given out late.
     credit: raise the logits of candidates that stay first over the steps, so that they are
         committed sooner; needs temperature 0.
     cache: "exact" reuses only what cannot change; "dual" (fully bidirectional models) computes
@@ -172,12 +173,11 @@ class GenerateConfig:
     def _check_together(self) -> None:
         if self.budget_ms is not None and self.deadline is not None:
             raise RequestError("budget_ms and deadline are both given", hint="give one of them")
-        for name, is_on in (("reference", self.reference), ("remask", self.remask == "conf")):
-            if is_on and self.has_budget:
-                raise RequestError(
-                    f"{name} is given with a latency budget, which it does not keep",
-                    hint="leave one of them out",
-                )
+        if self.reference and self.has_budget:
+            raise RequestError(
+                "reference is given with a latency budget, which it does not keep",
+                hint="leave one of them out",
+            )
         for name in ("credit", "early_stop", "remask", "fused", "cache"):
             is_off = getattr(self, name) in (None, False, "none", "exact")
             if self.reference and not is_off:

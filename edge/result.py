@@ -20,12 +20,14 @@ class Stats:
     ``min_confidence`` are over the committed tokens' probabilities, ``sampler_parameters`` what
     the rule worked with; ``remasked_tokens`` is how often one was put back to the mask to be
     decided anew. ``cache`` says what was reused: ``exact`` what cannot change, ``dual`` what may
-    have. Then ``refreshes`` counts the full forwards, and ``cache_top1_disagreement`` is the share
-    of open positions whose best candidate such a refresh changed (None when none was compared).
+    have; ``exact`` although ``dual`` was asked for means that it saved nothing. ``refreshes``
+    counts the full forwards of ``dual``, and ``cache_top1_disagreement`` is the share of open
+    positions whose best candidate such a refresh changed (None when none was compared).
 
     ``prefill_ms``, ``denoise_ms`` and ``store_ms`` are spent in forwards of that kind (the one
     that computes the prompt may be the first step as well), ``head_ms`` is the head's share of
-    them. ``ttfd_ms``, ``ttft_ms`` and ``t_first_block_ms`` are the times to the first draft, the
+    them, ``refresh_ms`` what of ``denoise_ms`` went into full forwards of the ``dual`` cache.
+    ``ttfd_ms``, ``ttft_ms`` and ``t_first_block_ms`` are the times to the first draft, the
     first committed text and the first whole block.
 
     Of the latency budget, None without one: ``overshoot_ms`` is negative where time was left;
@@ -56,6 +58,7 @@ class Stats:
     prefill_ms: float
     denoise_ms: float
     store_ms: float
+    refresh_ms: float
     head_ms: float
     step_ms_p50: float | None
     step_ms_p99: float | None

@@ -30,7 +30,7 @@ class Tally:
     first_draft_ns: int | None = None
     first_text_ns: int | None = None
     first_block_ns: int | None = None
-    forced_tokens: int = 0
+    refresh_ns: int = 0
     remasked_tokens: int = 0
 
     def forward(self, kind: str, spent_ns: int, head_ns: int) -> None:
@@ -53,6 +53,7 @@ class Tally:
         pacer: Pacer | None,
         *,
         confidences: NDArray[np.float64],
+        forced_tokens: int,
         tokens: int,
         clock: Callable[[], int],
     ) -> Stats:
@@ -62,6 +63,7 @@ class Tally:
             **_of_the_cache(session),
             **self._times(),
             **_of_the_budget(pacer),
+            "forced_tokens": forced_tokens,
             "backend": backend.name,
             "isa": backend.isa,
             "threads": backend.threads,
@@ -89,7 +91,6 @@ class Tally:
             "tokens": tokens,
             "tokens_per_forward": tokens / max(1, forwards),
             "tokens_per_step": tokens / max(1, self.steps),
-            "forced_tokens": self.forced_tokens,
             "remasked_tokens": self.remasked_tokens,
         }
 
@@ -101,6 +102,7 @@ class Tally:
             "prefill_ms": self.spent_ns.get("prefill", 0) / 1e6,
             "denoise_ms": self.spent_ns.get("denoise", 0) / 1e6,
             "store_ms": self.spent_ns.get("store", 0) / 1e6,
+            "refresh_ms": self.refresh_ns / 1e6,
             "head_ms": self.head_ns / 1e6,
             "step_ms_p50": self._step_ms(50),
             "step_ms_p99": self._step_ms(99),
@@ -118,7 +120,7 @@ def _of_the_cache(session: Session) -> dict[str, Any]:
     dual = session.dual
     return {
         "cache": session.cache,
-        "refreshes": 0 if dual is None else dual.num_refreshes,
+        "refreshes": session.num_refreshes,
         "cache_top1_disagreement": None if dual is None else dual.top1_disagreement,
     }
 

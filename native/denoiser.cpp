@@ -119,6 +119,7 @@ StepOutput Denoiser::step(const StepInput& input) {
     scratch_->clock.restart();
     output.cancelled = !run_guided(input, output) || !run_head(input, output);
     if (!output.cancelled && input.store) publish(input);
+    pool_->end_step();
     scratch_->clock.charge(&StepTimes::other_ns);
     output.times = scratch_->clock.times();
     return output;

@@ -53,7 +53,7 @@ void Head::draw_rows(const Machine& machine, const std::vector<int32_t>& positio
                      const HeadOptions& options, std::vector<HeadRow>& rows) {
     const auto num_rows = static_cast<int64_t>(rows.size());
     const int64_t vocab_size = static_cast<int64_t>(whole_.size()) / num_rows;
-    machine.pool.run(num_rows, [&](int64_t r, int) {
+    machine.pool.run({num_rows, num_rows * vocab_size * quantized_element}, [&](int64_t r, int) {
         const auto index = static_cast<size_t>(r);
         const DrawnToken drawn =
             draw_truncated(whole_.data() + r * vocab_size, vocab_size, positions[index], options);

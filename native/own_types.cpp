@@ -70,8 +70,7 @@ struct Table {
 StoredType type_of(const TensorInfo& tensor, TensorType own, const Table& table, size_t index) {
     const uint64_t cols = (*table.cols)[index];
     const StoredType type(own, (*table.group_sizes)[index], (*table.minima)[index]);
-    if (tensor.type.id != TensorType::i8 || tensor.shape.size() != 2)
-        fail(tensor, "is no matrix of bytes");
+    if (tensor.type.id != TensorType::i8) fail(tensor, "is not stored as bytes");
     if (!is_sound(type, cols))
         fail(tensor, "is said to have " + std::to_string(cols) + " columns in groups of " +
                          std::to_string(type.group_size) + (type.has_minima ? " with minima" : "") +
@@ -87,7 +86,7 @@ void name_tensor(TensorInfo& tensor, TensorType own, Table& table) {
     const auto row = table.rows.find(tensor.name);
     if (row == table.rows.end()) fail(tensor, "is not described by the keys edge.tensor.*");
     tensor.type = type_of(tensor, own, table, row->second);
-    tensor.shape[1] = (*table.cols)[row->second];
+    tensor.shape.back() = (*table.cols)[row->second];
     tensor.name.resize(tensor.name.size() - std::string(suffix_of(own)).size());
     table.rows.erase(row);
 }

@@ -1,6 +1,6 @@
 // Our own types, int8 and int4: where a file keeps them, and how weights become them.
 //
-// A tensor `name` is stored as bytes [rows][row_bytes] under `name.edge_int8` or `name.edge_int4`,
+// A tensor `name` is stored as bytes [...][row_bytes] under `name.edge_int8` or `name.edge_int4`,
 // so that a foreign reader misses the tensor and refuses the file. What the bytes mean is said by
 // four keys, arrays with an element per such tensor:
 //   edge.tensor.names       its name in the file

@@ -43,9 +43,12 @@ void ThreadGovernor::learn_speed(const RegionTimes& region) {
     speed_ = std::max(speed, speed_ * 0.995);
 }
 
-void ThreadGovernor::record(const RegionTimes& region, int64_t now_ns) {
+void ThreadGovernor::record(const RegionTimes& region) {
     learn_speed(region);
     window_.add(region);
+}
+
+void ThreadGovernor::end_step(int64_t now_ns) {
     if (!window_.is_full()) return;
     const Window window = std::exchange(window_, {});
     if (active_ != incumbent_.threads)

@@ -1,4 +1,5 @@
-// How many threads the next parallel regions get. Nothing here reads a clock or starts a thread.
+// How many threads the parallel regions of the next steps get. Nothing here reads a clock or starts
+// a thread.
 #pragma once
 
 #include <atomic>
@@ -49,10 +50,13 @@ public:
     }
 
     // Regions that were not worth sharing are not recorded.
-    void record(const RegionTimes& region, int64_t now_ns);
+    void record(const RegionTimes& region);
+    // Levels are compared and changed here alone: amid a step, the head's regions would be compared
+    // with those of the layers.
+    void end_step(int64_t now_ns);
 
 private:
-    // Consecutive regions that are long enough together to compare levels.
+    // The regions of whole steps, long enough together to compare levels.
     struct Window {
         int64_t regions = 0;
         int64_t operations = 0;

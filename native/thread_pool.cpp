@@ -75,8 +75,10 @@ void ThreadPool::run(const Work& work, const Task& task) {
         return;
     }
     const bool wakes = governor_.is_worth_waking(work.operations);
-    governor_.record(share(work, task, governor_.active(), wakes), now_ns());
+    governor_.record(share(work, task, governor_.active(), wakes));
 }
+
+void ThreadPool::end_step() { governor_.end_step(now_ns()); }
 
 RegionTimes ThreadPool::share(const Work& work, const Task& task, int threads, bool wakes) {
     threads = static_cast<int>(std::min<int64_t>(threads, work.num_chunks));

@@ -42,7 +42,9 @@ public:
     // too. When a task throws, chunks that have not begun are dropped and the first exception is
     // thrown here. One caller at a time: throws std::logic_error amid another region.
     void run(const Work& work, const Task& task);
-    // The same with all threads, whatever the work is.
+    // After regions that together are what is done again and again.
+    void end_step();
+    // Like the first `run`, with all threads, whatever the work is.
     void run(int64_t num_chunks, const Task& task);
 
 private:

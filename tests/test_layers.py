@@ -29,9 +29,12 @@ LADDER = (
     {"credit"},
     {"engine", "random_model", "early_stop", "remask", "profile"},
     {"request"},
+    {"timing", "prices", "answer"},
     {"pacing"},
     {"tally"},
+    {"commits"},
     {"generator"},
+    {"prompting"},
     {"model"},
     {"bench", "frontier"},
     {"plots"},
@@ -51,7 +54,7 @@ ONLY = {
 CONVERT_MAY = {"edge.formats", "edge.errors", "edge._native", "edge.exit_codes"}
 NEVER = {"convert", "torch", "transformers", "optimum", "onnx"}
 KERNELS_MAY = re.compile(
-    r'"kernels/\w+(/lanes)?\.h"|<(immintrin|arm_neon)\.h>|<(c\w+|limits)>'  # limits: constants only
+    r'"kernels/\w+(/\w+)?\.h"|<(immintrin|arm_neon)\.h>|<(c\w+|limits)>'  # limits: constants only
 )
 
 

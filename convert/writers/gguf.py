@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import math
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -86,7 +85,7 @@ def _opened(path: Path, entries: Iterable[Entry], plan: Plan) -> Iterator[GGUFWr
     for tensor in plan.tensors:
         writer.add_tensor_info(
             tensor.stored_name,
-            _stored_shape(tensor),
+            tensor.layout.stored_shape(tensor.spec.shape),
             np.dtype(np.float32),
             tensor.num_bytes,
             _stored_type(tensor),
@@ -99,11 +98,6 @@ def _opened(path: Path, entries: Iterable[Entry], plan: Plan) -> Iterator[GGUFWr
         yield writer
     finally:
         writer.close()
-
-
-def _stored_shape(tensor: PlannedTensor) -> tuple[int, ...]:
-    shape = tensor.spec.shape
-    return (math.prod(shape[:-1]), tensor.row_bytes) if tensor.layout.is_own else shape
 
 
 def _stored_type(tensor: PlannedTensor) -> GGMLQuantizationType:

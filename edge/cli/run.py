@@ -112,7 +112,7 @@ def known_sampler(
     type=click.Choice(["none", "conf"]),
     default="none",
     show_default=True,
-    help="Spend planned steps left over on deciding the least sure tokens anew.",
+    help="Spend steps, or time, left over on deciding the least sure tokens anew.",
 )
 @click.option("--credit", is_flag=True, help="Commit candidates that stay first sooner.")
 @click.option(
@@ -192,7 +192,7 @@ def command(
     loading = edge.load(model, threads=threads, activations=activations, pack_cache=pack_cache)
     with _error_as_object(json), warnings_on_stderr(), loading as loaded:
         if budget is not None:
-            _ = loaded.costs  # reads the profile before the clock starts
+            loaded.warm_up()  # before the clock starts
         result, written = _generate(loaded, text, live, json, options)
         _print(loaded, result, written, json)
     if stats:

@@ -1,7 +1,7 @@
 """How a row of weights is stored, type by type: groups of weights that share a scale.
 
 ``int8`` and ``int4`` are our own types; native/group_codes.h has their bytes. GGUF knows no such
-types, so a tensor ``name`` of one is stored as bytes, [rows, row_bytes] of i8, under
+types, so a tensor ``name`` of one is stored as bytes, [..., row_bytes] of i8, under
 ``name.edge_int8`` or ``name.edge_int4``. A foreign reader misses ``name`` and refuses the file.
 What the bytes mean is said by the keys ``edge.tensor.*``, arrays with an element per such tensor,
 which the native reader (native/own_types.h) checks against the tensors in everything.
@@ -46,6 +46,10 @@ class Layout:
     def stored_name(self, tensor: str) -> str:
         """The name in the file of a tensor stored this way."""
         return f"{tensor}.edge_{self.type}" if self.is_own else tensor
+
+    def stored_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape in the file of such a tensor: weights, or bytes of i8 in our own types."""
+        return (*shape[:-1], self.row_bytes(shape[-1])) if self.is_own else shape
 
     @property
     def choices(self) -> tuple[int, bool]:

@@ -1,11 +1,11 @@
 """What the side file of packed weights saves: time and memory of loading, and of a first step.
 
     python examples/bench/pack_cache.py
-    python examples/bench/pack_cache.py --shape qwen3-0.6b --type int4 --markdown
+    python examples/bench/pack_cache.py --shape qwen3-0.6b --type q8_0 --markdown
 
-Loads a model file of random weights five ways, each in a process of its own and with a cache
-folder of its own: into memory, with no side file yet, and from the side file, warm; the page
-cache is left as it is. Peak memory counts mapped pages that other processes may share.
+Loads a model file of random weights, each time in a process of its own: packed into memory; with
+no side file there yet; and twice from the side file. The page cache is left as it is. Memory of
+the process's own is what other processes cannot share.
 """
 
 from __future__ import annotations
@@ -29,12 +29,11 @@ import edge
 began = time.perf_counter()
 with edge.load(sys.argv[1], pack_cache=sys.argv[2] == "yes") as model:
     loaded = time.perf_counter()
-    peak = psutil.Process().memory_info()
+    now = psutil.Process().memory_info()
     model.logits(np.arange(8))
     stepped = time.perf_counter()
-    anonymous = peak.rss - peak.shared
     print(json.dumps({"load_ms": 1e3 * (loaded - began), "step_ms": 1e3 * (stepped - loaded),
-                      "rss_bytes": peak.rss, "own_bytes": anonymous,
+                      "rss_bytes": now.rss, "own_bytes": now.rss - now.shared,
                       "peak_bytes": edge.generator.peak_rss_bytes()}))
 """
 
@@ -42,15 +41,15 @@ with edge.load(sys.argv[1], pack_cache=sys.argv[2] == "yes") as model:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Loading with and without a side file.")
     parser.add_argument("--model", type=Path, help="a file; default: random weights of --shape")
-    parser.add_argument("--shape", default="qwen3-0.6b")
-    parser.add_argument("--type", default="q8_0")
+    parser.add_argument("--shape", default="sdar-1.7b", help="see `edge bench --shape`")
+    parser.add_argument("--type", default="int4")
     parser.add_argument("--markdown", action="store_true", help="the table in Markdown")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="edge-pack-cache-") as folder:
         path = options.model or _random_model(Path(folder), options.shape, options.type)
         rows = [_row(way, path, Path(folder, "cache")) for way in WAYS]
         size = path.stat().st_size
-    print(f"{path.name}, {size / 2**20:.0f} MiB, {options.type}; {cpu_name()}\n")
+    print(f"{path.name}, {size / 2**20:.0f} MiB; {cpu_name()}\n")
     header = ("", "load ms", "then 8 rows ms", "RSS MiB", "of it own", "peak MiB")
     print_table(header, rows, markdown=options.markdown)
 

@@ -18,10 +18,10 @@ from edge.costs import StepCosts
 from edge.engine import Engine
 from edge.formats.gguf_file import Header
 from edge.generator import Generation
-from edge.pacing import Timing
 from edge.profile import Identity
 from edge.request import GenerateConfig, plan_request
 from edge.result import Done, Draft, Result
+from edge.timing import Timing
 
 MASK, EOS = 256, 257
 MS = 1_000_000

@@ -141,6 +141,27 @@ class TestOfAModel:
             assert model.generate(PUZZLE, budget_ms=1e5).complete
         assert "not stored" in caplog.text
 
+    def test_warming_up_reads_the_profile_and_teaches_nothing(
+        self, monkeypatch: pytest.MonkeyPatch, kept_in: Path
+    ) -> None:
+        with edge.load(threads=1) as model:
+            model.calibrate(seconds=0.1)
+        with edge.load(threads=1) as model:
+            rows: list[int] = []
+            forward = model._backend.forward
+
+            def counting(request: Any) -> Any:
+                rows.append(len(request.ids))
+                return forward(request)
+
+            monkeypatch.setattr(model._backend, "forward", counting)
+            model.warm_up()
+            assert rows == [81]
+            monkeypatch.setattr(profile, "read", None)  # not read again
+            assert model.costs.source == "calibration"
+            model.generate(PUZZLE, budget_ms=1e5)
+        assert len([*kept_in.iterdir()]) == 1
+
     def test_a_copy_of_the_file_shares_the_profile(self, tmp_path: Path) -> None:
         copy = tmp_path / "copy.gguf"
         with edge.load(threads=1) as model:

@@ -11,7 +11,7 @@ import pytest
 
 import edge
 from convert import convert
-from edge import profile
+from edge import prices, profile
 
 Golden = Callable[[str], Path]
 FAMILIES: dict[str, dict[str, Any]] = {
@@ -107,3 +107,23 @@ def test_a_deadline_is_an_instant_of_the_monotonic_clock() -> None:
             model.generate(puzzle, deadline=time.monotonic() - 1, on_infeasible="error")
         events = list(model.stream(puzzle, budget_ms=100_000))
     assert isinstance(events[-1], edge.Done)
+
+
+@pytest.mark.parametrize("fused", [None, False])
+@pytest.mark.parametrize("family", ["a2d_qwen3_bd3lm", "sdar", "fast_dllm_v2"])
+def test_a_prompt_in_chunks_gives_the_same_bits(
+    model_file: Callable[[str], Path],
+    monkeypatch: pytest.MonkeyPatch,
+    family: str,
+    fused: bool | None,
+) -> None:
+    prompt = [(7 * i) % 90 + 1 for i in range(41)]
+    options: dict[str, Any] = {"max_tokens": 24, "budget_ms": 1e5, "fused": fused}
+    with edge.load(model_file(family), threads=2) as model:
+        whole = model.generate_ids(prompt, **options)
+        monkeypatch.setattr(prices, "CHUNK", 8)
+        chunks = model.generate_ids(prompt, **options)
+    assert chunks.stats.nfe > whole.stats.nfe
+    assert chunks.ids == whole.ids
+    assert chunks.stats.mean_confidence == whole.stats.mean_confidence
+    assert chunks.stats.min_confidence == whole.stats.min_confidence

@@ -172,7 +172,7 @@ def test_a_terminal_shows_the_canvas_and_then_only_the_answer(tmux: Any, columns
 def test_it_is_drawn_where_it_can_be_and_disturbs_nothing(
     tmp_path: Path, args: list[str], stdout: str, environment: dict[str, str], drawn: bool
 ) -> None:
-    command = [sys.executable, PROGRAM, "run", "8", *args]
+    command = [sys.executable, PROGRAM, "run", "40", *args]
     with (tmp_path / "answer").open("wb+") as file:
         terminal = run_with_stderr_on_a_terminal(
             command, file if stdout == "file" else None, {"TERM": "xterm", **environment}

@@ -40,6 +40,15 @@ def test_every_option_reaches_the_library(
         assert answer[name] == getattr(same.stats, name), name
 
 
+def test_spare_time_of_a_budget_decides_anew(edge: Edge) -> None:
+    asked = ("run", "--json", "--budget", "100s", *DYNAMIC, "--threshold", "0.5", EXAMPLE)
+    plain, spent = (json.loads(edge(*asked, "--remask", how).out) for how in ("none", "conf"))
+    assert spent["remasked_tokens"] > plain["remasked_tokens"] == 0
+    assert spent["nfe"] > plain["nfe"]
+    assert spent["overshoot_ms"] < 0
+    assert spent["refresh_ms"] == 0
+
+
 def test_options_come_from_the_environment(edge: Edge) -> None:
     plain = json.loads(edge("run", "--json", EXAMPLE).out)
     early = json.loads(edge("run", "--json", EXAMPLE, EDGE_EARLY_STOP="stable").out)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gguf import GGUFReader
+from gguf import GGUFReader, GGUFValueType, GGUFWriter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -223,6 +223,34 @@ def test_foreign_readers_miss_the_tensors(golden: Golden, tmp_path: Path, kind: 
     assert len(hidden) == 20
     assert not names & hidden
     assert {name for name in names if ".edge_" in name} == {f"{n}.edge_{kind}" for n in hidden}
+
+
+@pytest.mark.parametrize(("kind", "group", "has_minima"), KINDS)
+def test_tensors_of_more_dimensions(
+    tmp_path: Path, kind: str, group: int, has_minima: bool
+) -> None:
+    values = np.random.default_rng(0).normal(size=(2, 3, 256)).astype(np.float32)
+    rows = values.reshape(6, 256)
+    stored = quantize(kind, rows, group, has_minima)
+    writer = GGUFWriter(tmp_path / "out.gguf", "anything")
+    name = f"experts.edge_{kind}"
+    writer.add_tensor(name, stored.view(np.int8).reshape(2, 3, -1))
+    writer.add_array("edge.tensor.names", [name])
+    writer.add_array("edge.tensor.has_minima", [has_minima])
+    for key, value in {"cols": 256, "group_size": group or 256}.items():
+        uint32 = GGUFValueType.UINT32
+        writer.add_key_value(f"edge.tensor.{key}", [value], GGUFValueType.ARRAY, uint32)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    file = open_model(tmp_path / "out.gguf")
+    assert (tuple(file.tensors["experts"].shape), file.tensors["experts"].type) == (
+        (2, 3, 256),
+        kind,
+    )
+    read = file.read_rows("experts", 0, 6)
+    np.testing.assert_array_equal(read, dequantize(kind, stored, 256, group, has_minima))
 
 
 @pytest.mark.llama

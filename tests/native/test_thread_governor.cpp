@@ -26,7 +26,8 @@ public:
             const double wait = governor.active() > 1 ? late : 0.0;
             const auto wait_ns = static_cast<int64_t>(elapsed * wait);
             now_ += elapsed;
-            governor.record({100, 100, 50, elapsed - wait_ns, wait_ns}, now_);
+            governor.record({100, 100, 50, elapsed - wait_ns, wait_ns});
+            governor.end_step(now_);
             time_with_one_ += governor.active() == 1 ? elapsed : 0;
         }
     }
@@ -46,7 +47,7 @@ double contended(int threads) { return threads == 1 ? 15.0 : 25.0; }
 void short_work_stays_with_the_caller() {
     ThreadGovernor governor(4);
     check(governor.is_worth_sharing(1), "work of unknown length is not shared");
-    governor.record({1'000'000, 10, 10, 100'000, 0}, 0);  // 10 operations per ns
+    governor.record({1'000'000, 10, 10, 100'000, 0});  // 10 operations per ns
     check(!governor.is_worth_sharing(30'000), "3 us are shared");
     check(governor.is_worth_sharing(50'000), "5 us are not shared");
     check(!governor.is_worth_waking(200'000), "a thread is woken for 20 us");
@@ -56,10 +57,10 @@ void short_work_stays_with_the_caller() {
 // An interrupted caller looks slow; short work must not look long because of that.
 void an_interruption_does_not_slow_the_estimate() {
     ThreadGovernor governor(4);
-    governor.record({1'000'000, 10, 10, 100'000, 0}, 0);
-    governor.record({1'000'000, 10, 10, 5 * ms, 0}, 0);
+    governor.record({1'000'000, 10, 10, 100'000, 0});
+    governor.record({1'000'000, 10, 10, 5 * ms, 0});
     check(!governor.is_worth_sharing(30'000), "short work looks long after an interruption");
-    for (int i = 0; i < 2000; ++i) governor.record({1'000'000, 10, 10, 5 * ms, 0}, 0);
+    for (int i = 0; i < 2000; ++i) governor.record({1'000'000, 10, 10, 5 * ms, 0});
     check(governor.is_worth_sharing(30'000), "a machine that became slow still looks fast");
 }
 
@@ -120,12 +121,27 @@ void a_short_interruption_changes_nothing() {
     check(machine.governor.active() == 2, "an interruption costs a thread");
 }
 
+// Half of each step's work takes ten times as long per operation.
+void unequal_regions_of_a_step_are_not_compared() {
+    ThreadGovernor governor(2);
+    for (int64_t step = 0; step < 100; ++step) {
+        for (int i = 0; i < 40; ++i) {
+            const int64_t elapsed = (i < 20 ? 10 : 100) * ms / governor.active();
+            governor.record({100, 100, 50, elapsed / 2, elapsed / 2});
+        }
+        const int before = governor.active();
+        governor.end_step(step * 1000 * ms);
+        check(before == 2 || governor.active() == 2, "the slower level was kept");
+    }
+}
+
 void levels_stay_in_range() {
     for (const int threads : {1, 2, 5, 1024}) {
         ThreadGovernor governor(threads);
         for (int64_t i = 0; i < 20'000; ++i) {
             const int64_t wait = i * 7919 % 13 * ms;  // anything
-            governor.record({1, 4, i % 5 == 0 ? 0 : 2, i % 3 * ms, wait}, i * ms);
+            governor.record({1, 4, i % 5 == 0 ? 0 : 2, i % 3 * ms, wait});
+            if (i % 4 == 0) governor.end_step(i * ms);
             check(governor.active() >= 1 && governor.active() <= threads, "an impossible level");
         }
     }
@@ -142,6 +158,7 @@ int main() {
     load_comes_and_goes();
     the_right_number_of_many();
     a_short_interruption_changes_nothing();
+    unequal_regions_of_a_step_are_not_compared();
     levels_stay_in_range();
     return verdict();
 }

@@ -76,6 +76,7 @@ void many_tiny_jobs(int num_threads) {
             pool.run(3, add);
         else
             pool.run({3, job % 1000}, add);
+        if (job % 100 == 0) pool.end_step();
         if (job % 10'000 == 0) std::this_thread::sleep_for(std::chrono::milliseconds(1));
     }
     check(sum == 150'000, "a chunk did not run exactly once");

@@ -77,6 +77,17 @@ def test_ends_with_the_steps_though_every_round_changes_something(steps: int) ->
     assert sum(map(len, spend(canvas, known, steps, changes=99))) == steps
 
 
+@pytest.mark.parametrize("period", [2, 3])
+def test_ends_where_it_goes_in_circles(period: int) -> None:
+    canvas, known = finished([0.4, 0.4])
+    rounds = 0
+    for round_ in remask.rounds(canvas, known, (2, 4), lambda: 99):
+        rounds += 1
+        token = 60 + rounds % period
+        canvas.commit(round_.positions, np.full(len(round_.positions), token, np.int32))
+    assert rounds <= period + 1
+
+
 def test_ends_when_no_step_is_left() -> None:
     canvas, known = finished([0.5, 0.2, 0.4, 0.3])
     assert list(remask.rounds(canvas, known, (2, 6), lambda: 0)) == []
