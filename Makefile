@@ -44,4 +44,4 @@ tsan:
 sanitize-python:
 	pip install --quiet --no-deps -e . -C cmake.define.EDGE_SANITIZE=ON -C build-dir=build/sanitized
 	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
-	ASAN_OPTIONS=detect_leaks=0 pytest -q tests/hostile tests/parity/test_step_cache.py tests/parity/test_step_arguments.py
+	ASAN_OPTIONS=detect_leaks=0 pytest -q -m "not llama" tests/hostile tests/parity/test_step_cache.py tests/parity/test_step_arguments.py

@@ -196,7 +196,7 @@ def command(
         result, written = _generate(loaded, text, live, json, options)
         _print(loaded, result, written, json)
     if stats:
-        click.echo(_stats_line(result.stats), err=True)
+        click.echo(_stats_line(result), err=True)
     _verdict(loaded, result)
 
 
@@ -271,10 +271,11 @@ def _print(model: Model, result: Result, written: str, json: bool) -> None:
         click.echo(_for_stdout(text.removeprefix(written)))
 
 
-def _stats_line(stats: Stats) -> str:
+def _stats_line(result: Result) -> str:
+    stats = result.stats
     return (
         f"{stats.steps} steps, {stats.nfe} forwards, {stats.tokens} tokens, "
-        f"{_time_in_words(stats)}, {stats.tokens_per_s:.0f} tokens/s, "
+        f"{_time_in_words(stats)}{_shortfall(result)}, {stats.tokens_per_s:.0f} tokens/s, "
         f"peak {size_in_words(stats.peak_rss_bytes)}{_approximations(stats)}"
     )
 
@@ -288,6 +289,13 @@ def _time_in_words(stats: Stats) -> str:
         f"{stats.elapsed_ms:.0f} of {stats.budget_ms:.0f} ms ({rest}), "
         f"{stats.forced_tokens} tokens forced below the threshold"
     )
+
+
+def _shortfall(result: Result) -> str:
+    """What the answer lacks for want of time."""
+    if result.status == "deadline_infeasible":
+        return f", deadline_infeasible: at least {result.stats.min_budget_ms:.3g} ms are needed"
+    return f", {result.status}" if result.status in ("shortened", "filled") else ""
 
 
 def _approximations(stats: Stats) -> str:

@@ -104,6 +104,7 @@ def test_the_stats_line_tells_time_and_force(edge: Edge) -> None:
     assert ", 0 tokens forced below the threshold, " in line
     line = edge("run", "--stats", "--budget", "0.1", EXAMPLE).err.splitlines()[0]
     assert re.search(r"\d+ of 0 ms \(\d+ ms over\)", line)
+    assert re.search(r", deadline_infeasible: at least [\d.]+ ms are needed, ", line)
 
 
 def test_json_names_every_figure_of_a_budget(edge: Edge) -> None:

@@ -88,12 +88,15 @@ def test_what_cannot_be_served_is_one_line(
 
 
 def test_an_approximate_cache_is_always_reported() -> None:
-
     with library.load() as model:
-        exact = model.generate(EXAMPLE, steps=1).stats
-    assert "cache" not in _stats_line(exact)
-    dual = replace(exact, cache="dual", refreshes=3, cache_top1_disagreement=0.125)
-    assert _stats_line(dual).endswith(
+        exact = model.generate(EXAMPLE, steps=1)
+
+    def line(**changes: Any) -> str:
+        return _stats_line(replace(exact, stats=replace(exact.stats, **changes)))
+
+    assert "cache" not in line()
+    dual = {"cache": "dual", "refreshes": 3}
+    assert line(**dual, cache_top1_disagreement=0.125).endswith(
         ", dual cache with 3 refreshes, which changed 12.5% of the candidates"
     )
-    assert _stats_line(replace(dual, cache_top1_disagreement=None)).endswith(" 3 refreshes")
+    assert line(**dual, cache_top1_disagreement=None).endswith(" 3 refreshes")

@@ -151,6 +151,7 @@ SECTIONS = st.dictionaries(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None, derandomize=True, suppress_health_check=SAME_FOLDER)
 @given(
     st.sampled_from(CLASSES),

@@ -72,6 +72,7 @@ def kill_conversions(made: Any, out: Path, kills: int) -> tuple[int, int]:
     return killed, partials
 
 
+@pytest.mark.slow
 def test_kills_at_random_moments(folder: Make, tmp_path: Path) -> None:
     made = folder(d_model=128, mlp_hidden_size=384, n_layers=6)
     killed, partials = kill_conversions(made, tmp_path / "out" / "model.gguf", 50)

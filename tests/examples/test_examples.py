@@ -67,6 +67,7 @@ def test_converting_ends_with_the_answer(tmp_path: Path) -> None:
     assert out.with_suffix(".gguf.json").exists()
 
 
+@pytest.mark.slow
 def test_the_errors_of_types_are_printed() -> None:
     lines = run(sys.executable, EXAMPLES / "bench/type_errors.py").splitlines()
     errors = {line.split("  ")[0].strip(): float(line.split()[-2]) for line in lines[1:]}
@@ -84,6 +85,7 @@ def test_the_picture_is_what_its_command_draws(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_the_gain_of_a_second_thread_is_measured() -> None:
     options = ("--pairs", "1", "--seconds", "0.01", "--subjects", "sudoku", "--markdown")
     rows = run(sys.executable, EXAMPLES / "bench/threads.py", *options).splitlines()[-2:]

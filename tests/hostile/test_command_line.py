@@ -65,6 +65,7 @@ SHOW = ["show"]
 RUN = ["run", "--tokens", "1", "--threads", "1", "w1"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("arguments", "every"), [(SHOW, 3), (RUN, 1)], ids=["show", "run"])
 def test_damaged_files(arguments: list[str], every: int, damaged_files: list[Path]) -> None:
     paths = damaged_files[::every]

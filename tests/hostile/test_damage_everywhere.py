@@ -41,6 +41,7 @@ def unpadded_bytes(tensor: Any) -> int:
     return int(values * 4 if tensor.type == 0 else values // 32 * 34)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flip", [0x01, 0x80, 0xFF])
 def test_every_flipped_header_byte(
     flip: int, small: bytes, gguf: Any, write: Write, load_and_run: Run, alarm: Alarm

@@ -49,6 +49,7 @@ def mutated(content: bytes, fields: list[tuple[int, int]], edits: Any) -> bytes:
     return bytes(out)
 
 
+@pytest.mark.slow
 @settings(
     max_examples=2000,
     deadline=None,

@@ -81,6 +81,7 @@ KINDS = ["Replace", "ByteLevel", "Split", "Sequence", "TemplateProcessing", "Met
 KINDS += ["BPE", "Unigram", "WordPiece", "WordLevel", "Precompiled", "Strip", "Digits"]
 
 
+@pytest.mark.slow
 @settings(
     max_examples=400,
     deadline=None,

@@ -108,6 +108,7 @@ def sample() -> list[Any]:
     return list(islice(bench.puzzles(7), 60))
 
 
+@pytest.mark.slow
 def test_a_puzzle_has_its_solution_and_no_other(sample: list[Any]) -> None:
     for puzzle in sample:
         assert list(_brute_force(puzzle.givens)) == [puzzle.solution]
@@ -160,6 +161,7 @@ def test_solve_known_puzzle() -> None:
     assert bench.solve(WIKIPEDIA.replace(".", "0")) == WIKIPEDIA_SOLVED
 
 
+@pytest.mark.slow
 def test_solve_needs_guesses_for_the_hardest() -> None:
     assert bench.solve(INKALA) == next(_brute_force(INKALA))
 
