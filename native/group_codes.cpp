@@ -1,17 +1,10 @@
 #include "group_codes.h"
 
-#include <cstring>
-
 #include "numbers.h"
 
 namespace edge {
 namespace {
 
-uint16_t load_u16(const std::byte* stored) {
-    uint16_t value;
-    std::memcpy(&value, stored, sizeof value);
-    return value;
-}
 int byte_at(const std::byte* stored, int index) { return static_cast<int>(stored[index]); }
 uint8_t signed_weight(int value) { return static_cast<uint8_t>(value + 128); }
 uint16_t negated(uint16_t half) { return half ^ 0x8000u; }
@@ -109,7 +102,8 @@ void unpack_q6_k(const std::byte* stored, UnpackedBlock& block) {
     block.scales[0] = load_u16(stored + 208);
 }
 
-void unpack_int8(const GroupCode& code, const std::byte* row, int64_t first, UnpackedBlock& block) {
+void unpack_int8(const GroupCode& code, const std::byte* row, int64_t index, UnpackedBlock& block) {
+    const int64_t first = index * code.block;
     const std::byte* stored = row + first / code.group * (2 + code.group);
     block.scales[0] = load_u16(stored);
     stored += 2 + first % code.group;
@@ -117,7 +111,8 @@ void unpack_int8(const GroupCode& code, const std::byte* row, int64_t first, Unp
         block.weights[i] = signed_weight(static_cast<int8_t>(byte_at(stored, i)));
 }
 
-void unpack_int4(const GroupCode& code, const std::byte* row, int64_t first, UnpackedBlock& block) {
+void unpack_int4(const GroupCode& code, const std::byte* row, int64_t index, UnpackedBlock& block) {
+    const int64_t first = index * code.block;
     const int num_halves = code.has_minima ? 2 : 1;
     const std::byte* stored = row + first / code.group * (2 * num_halves + code.group / 2);
     block.scales[0] = load_u16(stored);
@@ -127,46 +122,46 @@ void unpack_int4(const GroupCode& code, const std::byte* row, int64_t first, Unp
         block.weights[i] = static_cast<uint8_t>(nibble(stored + i / 32 * 16, i % 32));
 }
 
+// ggml's blocks follow each other.
+template <void (*unpack)(const std::byte* stored, UnpackedBlock& block)>
+void in_row(const GroupCode& code, const std::byte* row, int64_t index, UnpackedBlock& block) {
+    unpack(row + index * code.block_bytes, block);
+}
+
 constexpr GroupCode codes[] = {
-    {TensorType::q8_0, 8, 32, false, false, unpack_q8_0},
-    {TensorType::q4_0, 4, 32, false, false, unpack_q4_0},
-    {TensorType::q4_1, 4, 32, false, true, unpack_q4_1},
-    {TensorType::q5_0, 8, 32, false, false, unpack_q5_0},
-    {TensorType::q5_1, 8, 32, false, true, unpack_q5_1},
-    {TensorType::q4_k, 4, 32, true, true, unpack_q4_k},
-    {TensorType::q5_k, 8, 32, true, true, unpack_q5_k},
-    {TensorType::q6_k, 8, 16, true, false, unpack_q6_k},
+    {TensorType::q8_0, 8, 32, false, false, in_row<unpack_q8_0>},
+    {TensorType::q4_0, 4, 32, false, false, in_row<unpack_q4_0>},
+    {TensorType::q4_1, 4, 32, false, true, in_row<unpack_q4_1>},
+    {TensorType::q5_0, 8, 32, false, false, in_row<unpack_q5_0>},
+    {TensorType::q5_1, 8, 32, false, true, in_row<unpack_q5_1>},
+    {TensorType::q4_k, 4, 32, true, true, in_row<unpack_q4_k>},
+    {TensorType::q5_k, 8, 32, true, true, in_row<unpack_q5_k>},
+    {TensorType::q6_k, 8, 16, true, false, in_row<unpack_q6_k>},
 };
+
+GroupCode own_code(const StoredType& type) {
+    const auto group = static_cast<int64_t>(type.group_size);
+    const int block = group <= max_block ? static_cast<int>(group) : 32;
+    if (type.id == TensorType::int8) return {type.id, 8, group, false, false, unpack_int8, block};
+    return {type.id, 4, group, false, type.has_minima, unpack_int4, block};
+}
 
 }  // namespace
 
 std::optional<GroupCode> find_group_code(const StoredType& type) {
-    if (is_own(type.id)) {
-        const auto group = static_cast<int64_t>(type.group_size);
-        const int block = group <= max_block ? static_cast<int>(group) : 32;
-        const int bits = type.id == TensorType::int8 ? 8 : 4;
-        return GroupCode{type.id, bits, group, false, type.has_minima, nullptr, block};
-    }
+    if (is_own(type.id)) return own_code(type);
     for (GroupCode code : codes)
         if (code.type == type.id) {
             code.block = static_cast<int>(layout_of(code.type).group_size);
+            code.block_bytes = static_cast<int>(layout_of(code.type).group_bytes);
             return code;
         }
     return std::nullopt;
 }
 
-void unpack_block(const GroupCode& code, const std::byte* row, int64_t index,
-                  UnpackedBlock& block) {
-    switch (code.type) {
-        case TensorType::int8: return unpack_int8(code, row, index * code.block, block);
-        case TensorType::int4: return unpack_int4(code, row, index * code.block, block);
-        default: code.unpack(row + index * layout_of(code.type).group_bytes, block);
-    }
-}
-
 void dequantize_block(const GroupCode& code, const std::byte* row, int64_t index, float* out) {
     UnpackedBlock block;
-    unpack_block(code, row, index, block);
+    code.unpack(code, row, index, block);
     for (int i = 0; i < code.block; ++i) {
         const int64_t g = i / code.group;
         float scale = float_from_f16(block.scales[code.is_fine ? 0 : g]);

@@ -2,7 +2,7 @@
 //
 //   weight = scale * (stored - zero_point) - minimum
 //
-// A group of weights shares scale and minimum. Types with a `fine_step` have whole numbers of 8
+// A group of weights shares scale and minimum. Fine types have whole numbers of 8
 // bits per group and an fp16 factor per block; the others have fp16 bits per group.
 // Layouts: ggml's block_q8_0, block_q4_K ... (ggml-common.h of ggml-org/llama.cpp), and our own, of
 // which a row holds, group by group:
@@ -37,8 +37,11 @@ struct GroupCode {
     int64_t group;  // weights that share a scale
     bool is_fine;
     bool has_minima;
-    void (*unpack)(const std::byte* stored, UnpackedBlock& block);  // ggml's types
-    int block = 0;  // weights that are unpacked at once: some groups, or a part of a long one
+    // Block `index` of a stored row.
+    void (*unpack)(const GroupCode& code, const std::byte* row, int64_t index,
+                   UnpackedBlock& block);
+    int block = 0;        // weights that are unpacked at once: some groups, or a part of a long one
+    int block_bytes = 0;  // of ggml's types
 
     int groups_per_block() const { return group > block ? 1 : static_cast<int>(block / group); }
 
@@ -52,10 +55,8 @@ constexpr uint64_t max_group_size = INT32_MAX / (128 * 127);
 // Empty for a type that is not quantized or that this version does not read.
 std::optional<GroupCode> find_group_code(const StoredType& type);
 
-// Block `index` of a stored row.
-void unpack_block(const GroupCode& code, const std::byte* row, int64_t index, UnpackedBlock& block);
-
-// Its weights as float, in the order of operations of ggml's reference.
+// The weights of block `index` of a stored row as float, in the order of operations of ggml's
+// reference.
 void dequantize_block(const GroupCode& code, const std::byte* row, int64_t index, float* out);
 
 }  // namespace edge

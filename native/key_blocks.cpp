@@ -72,11 +72,12 @@ void KeyBlocks::put_together(int64_t layer, const KvCache* cache, const float* k
     const int64_t fresh = kv_head * static_cast<int64_t>(fresh_.size()) + entry.fresh;
     float* block_of_keys = keys_.data() + fresh * shape_.key_block();
     float* block_of_values = values_.data() + fresh * shape_.value_block();
-    if (entry.cached != 0) {
+    const bool is_whole = entry.last_row - entry.first_row == block_keys;
+    if (!is_whole && entry.cached != 0) {
         std::copy_n(cache->keys(layer, kv_head, entry.block), shape_.key_block(), block_of_keys);
         std::copy_n(cache->values(layer, kv_head, entry.block), shape_.value_block(),
                     block_of_values);
-    } else {
+    } else if (!is_whole) {  // places without a key are finite
         std::fill_n(block_of_keys, shape_.key_block(), 0.0f);
         std::fill_n(block_of_values, shape_.value_block(), 0.0f);
     }

@@ -5,24 +5,39 @@
 
 namespace edge {
 
+namespace {
+
+// Layers of several widths take turns: a vector that shrinks and grows is filled with zeros anew.
+template <typename Value>
+void make_room(std::vector<Value>& values, int64_t count) {
+    if (static_cast<int64_t>(values.size()) < count) values.resize(static_cast<size_t>(count));
+}
+
+}  // namespace
+
 void LinearInput::resize(const KernelTable& kernels, int rows, int64_t depth, GroupSizes groups) {
     rows_ = rows;
     depth_ = depth;
     groups_ = groups;
     num_tiles_ = std::max(1, (rows + kernels.tile_rows - 1) / kernels.tile_rows);
-    values_.resize(static_cast<size_t>(rows * depth));
-    group_sums_.clear();
+    make_room(values_, rows * depth);
     if (groups == 0) return;
-    quantized_.resize(static_cast<size_t>(rows * depth));
-    step_sums_.resize(static_cast<size_t>(rows * (depth / sum_step)));
-    scales_.resize(static_cast<size_t>(rows));
+    make_room(quantized_, rows * depth);
+    make_room(step_sums_, rows * (depth / sum_step));
+    make_room(scales_, rows);
     for (GroupSizes bit = 1; bit != 0; bit <<= 1)
         if ((groups & bit) != 0) {
-            const int64_t num_steps = bit == whole_row ? depth / sum_step : int64_t{bit};
-            const int64_t per_row = depth / sum_step / num_steps;
-            group_sums_.push_back({bit, num_steps, per_row,
-                                   std::vector<int32_t>(static_cast<size_t>(rows * per_row))});
+            GroupSums& sums = sums_of(bit);
+            sums.num_steps = bit == whole_row ? depth / sum_step : int64_t{bit};
+            sums.groups_per_row = depth / sum_step / sums.num_steps;
+            make_room(sums.values, rows * sums.groups_per_row);
         }
+}
+
+LinearInput::GroupSums& LinearInput::sums_of(GroupSizes group) {
+    for (GroupSums& sums : group_sums_)
+        if (sums.group == group) return sums;
+    return group_sums_.emplace_back(GroupSums{group, 0, 0, {}});
 }
 
 int LinearInput::tile_of(int row) const {
@@ -49,7 +64,8 @@ bool LinearInput::quantize_row(const KernelTable& kernels, int row) {
     float& scale = scales_[static_cast<size_t>(row)];
     scale = kernels.quantize_row(values_.data() + row * depth_, depth_, sink);
     if (!std::isfinite(scale)) return false;
-    for (GroupSums& sums : group_sums_) add_up(sums, row, tile);
+    for (GroupSums& sums : group_sums_)
+        if ((groups_ & sums.group) != 0) add_up(sums, row, tile);
     return true;
 }
 

@@ -52,7 +52,9 @@ public:
     bool is_quantized() const { return groups_ != 0; }
     int rows() const { return rows_; }
     const float* row(int index) const { return values_.data() + index * depth_; }
-    const std::vector<float>& values() const { return values_; }  // [rows, depth]
+    std::vector<float> values() const {  // [rows, depth]
+        return {values_.begin(), values_.begin() + rows_ * depth_};
+    }
     FloatRows floats() const { return {values_.data(), depth_, rows_}; }
     int num_tiles() const { return num_tiles_; }
     int first_row(int tile) const { return tile * rows_ / num_tiles_; }
@@ -68,6 +70,7 @@ private:
     };
 
     void resize(const KernelTable& kernels, int rows, int64_t depth, GroupSizes groups);
+    GroupSums& sums_of(GroupSizes group);
     bool quantize_row(const KernelTable& kernels, int row);
     void add_up(GroupSums& sums, int row, int tile) const;
     int tile_of(int row) const;
@@ -76,10 +79,11 @@ private:
     int64_t depth_ = 0;
     int num_tiles_ = 1;
     GroupSizes groups_ = 0;
+    // At least as large as this fill needs:
     std::vector<float> values_;
     std::vector<int8_t> quantized_;
-    std::vector<int32_t> step_sums_;  // [rows][depth / sum_step]
-    std::vector<GroupSums> group_sums_;
+    std::vector<int32_t> step_sums_;     // [rows][depth / sum_step]
+    std::vector<GroupSums> group_sums_;  // some of this fill's, some of fills before
     std::vector<float> scales_;
 };
 

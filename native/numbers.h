@@ -1,10 +1,19 @@
 // Exact conversions between the 16-bit floats of model files and float, on any CPU.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
 
 namespace edge {
+
+inline uint16_t load_u16(const std::byte* stored) {
+    uint16_t value;
+    std::memcpy(&value, stored, sizeof value);
+    return value;
+}
+
+inline void store_u16(std::byte* out, uint16_t value) { std::memcpy(out, &value, sizeof value); }
 
 inline uint32_t bits_of(float value) {
     uint32_t bits;

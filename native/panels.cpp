@@ -90,7 +90,7 @@ void Panels::pack_panel(std::byte* out, int64_t index) const {
         const int64_t output = index * panel_cols + column;
         if (output >= num_outputs_) return;
         for (int64_t b = 0; b < depth_ / code_.block; ++b) {
-            unpack_block(code_, stored + output * row_bytes_, b, block);
+            code_.unpack(code_, stored + output * row_bytes_, b, block);
             place(out, block, b * code_.block, index, column);
         }
     }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <stdexcept>
 
 #include "group_codes.h"
@@ -12,14 +13,6 @@ namespace edge {
 namespace {
 
 constexpr int group = 32;
-
-void store_u16(std::byte* out, uint16_t value) { std::memcpy(out, &value, sizeof value); }
-
-uint16_t load_u16(const std::byte* stored) {
-    uint16_t value;
-    std::memcpy(&value, stored, sizeof value);
-    return value;
-}
 
 // A scale so small that its inverse overflows stores its group as zeros, like a scale of zero.
 float inverse_of(float scale) {

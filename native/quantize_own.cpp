@@ -2,7 +2,6 @@
 // reference written elsewhere can give the same bits.
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 
 #include "numbers.h"
 #include "own_types.h"
@@ -12,8 +11,6 @@ namespace {
 
 constexpr int num_tries = 9;
 constexpr int max_count = 128;  // of int4 weights in a group
-
-void store_u16(std::byte* out, uint16_t value) { std::memcpy(out, &value, sizeof value); }
 
 // As stored; `out` gets the bits.
 double store_half(std::byte* out, double value) {

@@ -17,11 +17,6 @@ inline IntLanes start(int32_t folded) {
     return {lanes, lanes};
 }
 inline IntLanes zero_int() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
-inline __m256i spread_four(const int8_t* activations) {
-    int32_t four;
-    std::memcpy(&four, activations, sizeof four);
-    return _mm256_set1_epi32(four);
-}
 inline __m256i add_pairs(__m256i acc, __m256i pairs) {
     return _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
 }

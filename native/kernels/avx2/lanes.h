@@ -137,6 +137,11 @@ inline Line low_nibbles(Line x) {
 inline Line high_nibbles(Line x) {
     return low_nibbles({_mm256_srli_epi16(x.a, 4), _mm256_srli_epi16(x.b, 4)});
 }
+inline __m256i spread_four(const int8_t* activations) {
+    int32_t four;
+    std::memcpy(&four, activations, sizeof four);
+    return _mm256_set1_epi32(four);
+}
 template <int k>
 inline __m256 byte_as_float(__m256i x) {
     return _mm256_cvtepi32_ps(

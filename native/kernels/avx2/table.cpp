@@ -1,19 +1,10 @@
 #include "kernels/avx2/dot.h"
 #include "kernels/each_row.h"
 
-#include "kernels/gemm.h"
-#include "kernels/rows.h"
-#include "kernels/attention.h"
-#include "kernels/peak.h"
+#include "kernels/table.h"
 
 namespace edge {
 
-const KernelTable avx2_kernels{
-    "avx2",       tile_rows,   query_rows,        gemm_float,
-    gemm_int<8>,  gemm_int<4>, gemm_int_float<8>, gemm_int_float<4>,
-    quantize_row, rms_norm,    silu_multiply,     add_row,
-    attend,       maximum,     logit_moments,     burst_chains,
-    burst_int8,   burst_float,
-};
+constexpr KernelTable avx2_kernels = table_of("avx2");
 
 }  // namespace edge

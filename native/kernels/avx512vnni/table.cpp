@@ -2,19 +2,10 @@
 #include "kernels/plain_steps.h"
 #include "kernels/each_row.h"
 
-#include "kernels/gemm.h"
-#include "kernels/rows.h"
-#include "kernels/attention.h"
-#include "kernels/peak.h"
+#include "kernels/table.h"
 
 namespace edge {
 
-const KernelTable avx512vnni_kernels{
-    "avx512vnni", tile_rows,   query_rows,        gemm_float,
-    gemm_int<8>,  gemm_int<4>, gemm_int_float<8>, gemm_int_float<4>,
-    quantize_row, rms_norm,    silu_multiply,     add_row,
-    attend,       maximum,     logit_moments,     burst_chains,
-    burst_int8,   burst_float,
-};
+constexpr KernelTable avx512vnni_kernels = table_of("avx512vnni");
 
 }  // namespace edge

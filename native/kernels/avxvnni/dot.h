@@ -16,11 +16,8 @@ inline IntLanes start(int32_t folded) {
 }
 template <int bits>
 inline IntLanes dot4(IntLanes acc, Line w, const int8_t* activations) {
-    int32_t four;
-    std::memcpy(&four, activations, sizeof four);
-    const __m256i spread = _mm256_set1_epi32(four);
-    return {_mm256_dpbusd_avx_epi32(acc.a, w.a, spread),
-            _mm256_dpbusd_avx_epi32(acc.b, w.b, spread)};
+    const __m256i a = spread_four(activations);
+    return {_mm256_dpbusd_avx_epi32(acc.a, w.a, a), _mm256_dpbusd_avx_epi32(acc.b, w.b, a)};
 }
 
 }  // namespace

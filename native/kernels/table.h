@@ -1,0 +1,24 @@
+// An ISA's functions as its table; included last, after lanes, dot products and what else an ISA
+// chooses.
+#pragma once
+
+#include "kernels/gemm.h"
+#include "kernels/rows.h"
+#include "kernels/attention.h"
+#include "kernels/peak.h"
+
+namespace edge {
+namespace {
+
+constexpr KernelTable table_of(const char* isa) {
+    return {
+        isa,          tile_rows,   query_rows,        gemm_float,
+        gemm_int<8>,  gemm_int<4>, gemm_int_float<8>, gemm_int_float<4>,
+        quantize_row, rms_norm,    silu_multiply,     add_row,
+        attend,       maximum,     logit_moments,     burst_chains,
+        burst_int8,   burst_float,
+    };
+}
+
+}  // namespace
+}  // namespace edge
