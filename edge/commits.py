@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.canvas import RowStats
-from edge.request import Plan
+from edge.plan import Plan
 from edge.samplers.base import BlockProgress, with_progress_floor
 
 Figures = tuple[NDArray[np.float64], NDArray[np.bool_]]

@@ -53,7 +53,7 @@ _NO_SUCH_KEY = object()
 
 
 @dataclass(frozen=True)
-class DenoiserConfig:
+class DenoiserSizes:
     """Sizes of a dense denoiser; ``vocab_size`` counts the embedding's rows."""
 
     architecture: str
@@ -65,6 +65,12 @@ class DenoiserConfig:
     feed_forward_size: int
     vocab_size: int
     context_length: int
+
+
+@dataclass(frozen=True)
+class DenoiserConfig(DenoiserSizes):
+    """Sizes of a denoiser and what else its layers compute by."""
+
     rms_norm_eps: float
     rope_theta: float
     rope_pairs: str

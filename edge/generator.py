@@ -18,7 +18,7 @@ from edge.early_stop import RULES, EarlyStop
 from edge.engine import Candidates, Engine, Session
 from edge.guesses import Guesses, draft_of
 from edge.pacing import Pacer
-from edge.request import Part, Plan
+from edge.plan import Part, Plan
 from edge.result import Commit, Done, Draft, Result, Stats
 from edge.samplers.base import BlockProgress
 from edge.tally import Tally

@@ -30,8 +30,9 @@ from edge.errors import (
 from edge.formats import keys
 from edge.formats.gguf_file import Header, header_of, open_model, read_header
 from edge.generator import Generation
+from edge.plan import plan_request
 from edge.prompting import Prompting
-from edge.request import GenerateConfig, plan_request
+from edge.request import GenerateConfig
 from edge.result import Commit, Done, Draft, Result
 from edge.timing import Timing
 from edge.vocabulary import fault_of, holds_vocabulary

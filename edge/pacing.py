@@ -14,8 +14,8 @@ from edge.canvas import Block, Canvas, RowStats
 from edge.costs import Sample
 from edge.dual_cache import DualCache
 from edge.errors import BudgetError
+from edge.plan import Part, Plan
 from edge.prices import Prices
-from edge.request import Part, Plan
 from edge.timing import Timing
 
 

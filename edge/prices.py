@@ -7,7 +7,7 @@ import numpy as np
 from edge.budget import Work
 from edge.config import DiffusionConfig
 from edge.costs import KNOTS, StepCosts
-from edge.request import Plan
+from edge.plan import Plan
 
 CHUNK = KNOTS[-1]  # most rows of a forward that stores the prompt: as many as were measured
 

@@ -11,22 +11,13 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from edge.config import ARCHITECTURES
+from edge.config import ARCHITECTURES, DenoiserSizes
 
 
 @dataclass(frozen=True)
-class Shape:
-    """Sizes of a denoiser as in its config; ``tied`` means that the head is the embedding."""
+class Shape(DenoiserSizes):
+    """A denoiser's sizes as in its config; ``tied`` means that the head is the embedding."""
 
-    architecture: str
-    hidden_size: int
-    num_layers: int
-    num_heads: int
-    num_kv_heads: int
-    head_dim: int
-    feed_forward_size: int
-    vocab_size: int
-    context_length: int
     tied: bool = False
 
     def tensors(self) -> Iterator[tuple[str, tuple[int, ...]]]:

@@ -13,7 +13,7 @@ from edge.backends.base import Backend
 from edge.engine import Session
 from edge.machine import peak_rss_bytes
 from edge.pacing import Pacer
-from edge.request import Plan
+from edge.plan import Plan
 from edge.result import Stats
 
 

@@ -29,6 +29,7 @@ LADDER = (
     {"credit"},
     {"engine", "random_model", "early_stop", "remask", "profile"},
     {"request"},
+    {"plan"},
     {"timing", "prices", "answer"},
     {"pacing"},
     {"tally"},

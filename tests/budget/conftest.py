@@ -18,8 +18,9 @@ from edge.costs import StepCosts
 from edge.engine import Engine
 from edge.formats.gguf_file import Header
 from edge.generator import Generation
+from edge.plan import plan_request
 from edge.profile import Identity
-from edge.request import GenerateConfig, plan_request
+from edge.request import GenerateConfig
 from edge.result import Done, Draft, Result
 from edge.timing import Timing
 

@@ -15,8 +15,9 @@ from edge.budget import Work
 from edge.canvas import RowStats
 from edge.costs import StepCosts
 from edge.errors import BudgetError
+from edge.plan import plan_request
 from edge.prices import CHUNK, Prices
-from edge.request import GenerateConfig, plan_request
+from edge.request import GenerateConfig
 
 Timed = Callable[..., Any]
 Config = Callable[..., Any]

@@ -15,7 +15,7 @@ from edge.backends.base import StepRequest
 from edge.backends.native import NativeBackend
 from edge.dual_cache import DualCache
 from edge.errors import RequestError
-from edge.request import Plan
+from edge.plan import Plan
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 MASK = 245

@@ -18,7 +18,8 @@ from edge.config import ModelConfig, read_config
 from edge.engine import Engine
 from edge.formats.gguf_file import Header
 from edge.generator import Generation
-from edge.request import GenerateConfig, Plan, plan_request
+from edge.plan import Plan, plan_request
+from edge.request import GenerateConfig
 from edge.result import Commit, Done, Draft, Result
 from edge.tokenizer import Tokenizer
 from edge.vocabulary import byte_letters

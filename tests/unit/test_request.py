@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from edge import _native
 from edge.errors import ContextLengthError, RequestError
-from edge.request import DEFAULT_MAX_TOKENS, GenerateConfig, Plan
+from edge.plan import DEFAULT_MAX_TOKENS, Plan
+from edge.request import GenerateConfig
 
 MASK = 256
 IN_PLACE = {"canvas": "in_place", "canvas_length": 6}
