@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import simulated
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from simulated import COSTS, MS, Timed
 
 from edge.budget import Work
 from edge.canvas import RowStats
@@ -19,16 +21,7 @@ from edge.plan import plan_request
 from edge.prices import CHUNK, Prices
 from edge.request import GenerateConfig
 
-Timed = Callable[..., Any]
 Config = Callable[..., Any]
-MS = 1_000_000
-FULL: dict[str, Any] = {"attention": "full", "eos_ids": ()}
-COSTS = StepCosts(
-    body=((1, 40 * MS), (32, 60 * MS), (256, 400 * MS)),
-    head=((1, 2 * MS), (64, 30 * MS)),
-    attention_ns=300.0,
-    source="calibration",
-)
 FLAT = StepCosts(((1, 90 * MS), (4096, 90 * MS)), ((1, MS), (4096, MS)), 0.0, "calibration")
 often = settings(
     deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -36,9 +29,7 @@ often = settings(
 
 
 def ask(timed: Timed, **options: Any) -> Any:
-    """100 tokens of full attention after a prompt of 20, with the approximate cache."""
-    options = {"config": FULL, "costs": COSTS, "cache": "dual", **options}
-    return timed(prompt=[7] * 20, max_tokens=100, **options)
+    return simulated.ask(timed, "full", **{"cache": "dual", **options})
 
 
 def prices(config: Config, prompt_length: int, costs: StepCosts = COSTS, **options: Any) -> Prices:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Callable
 from itertools import pairwise
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import markov
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -22,19 +19,6 @@ FULL_MS = LENGTH * 100 + 2 * 84
 PER_CELL = 16
 SHARES = (0.08, 0.15, 0.3, 0.6, 1.2)
 STEPS = (3, 8, 16, 48)
-
-
-def _markov() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("markov", Path(__file__).with_name("markov.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-markov = _markov()
 
 
 def sampling(seed: int) -> tuple[Any, Callable[..., Any]]:

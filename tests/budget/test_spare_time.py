@@ -2,44 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from itertools import count
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+import simulated
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from simulated import KINDS, MASK, MS, Timed, jitter, often
 
 from edge.budget import Controller, Pace, Stretch, Work
-from edge.costs import StepCosts
 
-Timed = Callable[..., Any]
 Ints = NDArray[np.int32]
-MASK, EOS, MS = 256, 257, 1_000_000
-KINDS: dict[str, dict[str, Any]] = {
-    "block": {},
-    "shifted": {"shift_logits": True},
-    "causal_context": {"attention": "causal_context", "shift_logits": True},
-    "sub_blocks": {"sub_block_length": 8},
-    "full": {"attention": "full"},
-    "in_place": {"attention": "full", "canvas": "in_place", "canvas_length": 40},
-}
-COSTS = StepCosts(
-    body=((1, 40 * MS), (32, 60 * MS), (256, 400 * MS)),
-    head=((1, 2 * MS), (64, 30 * MS)),
-    attention_ns=300.0,
-    source="calibration",
-)
 RANK = {"complete": 0, "filled": 1, "shortened": 2, "deadline_infeasible": 3}
 DYNAMIC = {"sampler": "low_confidence_dynamic", "remask": "conf"}
-
-
-def jitter(seed: int, sigma: float) -> Iterator[float]:
-    random = np.random.default_rng(seed)
-    while True:
-        yield float(np.exp(sigma * random.normal()))
 
 
 def fickle(confidence: float) -> Any:
@@ -54,17 +32,10 @@ def fickle(confidence: float) -> Any:
 
 
 def ask(timed: Timed, kind: str, **options: Any) -> Any:
-    """A request for 100 tokens after a prompt of 20, or for a canvas of 40 with holes."""
-    config = {"eos_ids": (), **KINDS[kind]}
-    options = {"config": config, "costs": COSTS, "denoise": fickle(0.95), **options}
-    if kind == "in_place":
-        return timed(prompt=[MASK if i % 4 else 7 for i in range(40)], **options)
-    return timed(prompt=[7] * 20, max_tokens=100, **options)
+    return simulated.ask(timed, kind, **{"denoise": fickle(0.95), **options})
 
 
-@settings(
-    deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@often
 @given(
     kind=st.sampled_from(sorted(KINDS)),
     budget_ms=st.floats(1, 20_000),

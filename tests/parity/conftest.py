@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import gguf
 import numpy as np
+import numpy_twin
 import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
@@ -52,34 +50,6 @@ _SOURCE_NAMES = {
     "ffn_up": "up_proj",
     "ffn_down": "ff_out",
 }
-
-
-def _sibling(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(
-        f"parity_{name}", Path(__file__).with_name(f"{name}.py")
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[module.__name__] = module  # dataclasses look themselves up there
-    spec.loader.exec_module(module)
-    return module
-
-
-_twin = _sibling("numpy_twin")
-_writer = _sibling("gguf_of_checkpoint")
-
-
-@pytest.fixture(scope="session")
-def gguf_of_checkpoint() -> ModuleType:
-    """The module gguf_of_checkpoint.py beside this file."""
-    return _writer
-
-
-@pytest.fixture(scope="session")
-def twin() -> ModuleType:
-    """The module numpy_twin.py beside this file."""
-    return _twin
 
 
 def _shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
@@ -151,7 +121,7 @@ def from_checkpoint() -> Callable[[Path], Any]:
         for target, source in (tops | {"position_embd": "wpe"}).items():
             if (name := f"{_ROOT}{source}.weight") in tensors:
                 weights[f"{target}.weight"] = tensors[name]
-        return _twin.Network(
+        return numpy_twin.Network(
             num_layers=config["n_layers"],
             num_heads=config["n_heads"],
             num_kv_heads=config["n_kv_heads"],
@@ -176,7 +146,7 @@ def from_gguf() -> Callable[[Path], Any]:
         def key(name: str) -> Any:
             return reader.fields[f"{architecture}.{name}"].contents()
 
-        return _twin.Network(
+        return numpy_twin.Network(
             num_layers=key("block_count"),
             num_heads=key("attention.head_count"),
             num_kv_heads=key("attention.head_count_kv"),
@@ -212,7 +182,7 @@ def _own_matrix(reader: gguf.GGUFReader, tensor: gguf.ReaderTensor) -> Any:
         whole = np.concatenate([runs & 15, runs >> 4], axis=-1).astype(np.int8)
         whole = whole if has_minima else whole - np.int8(8)
     minima = halves[..., 1] if has_minima else None
-    return _twin.Quantized(whole.reshape(-1, cols), halves[..., 0], minima)
+    return numpy_twin.Quantized(whole.reshape(-1, cols), halves[..., 0], minima)
 
 
 OWN_KEYS = ("names", "cols", "group_size", "has_minima")
@@ -230,7 +200,7 @@ def _matrix(tensor: gguf.ReaderTensor) -> Any:
         whole = stored.view(np.int8)
     else:
         whole = np.concatenate([stored & 15, stored >> 4], axis=-1).astype(np.int8) - np.int8(8)
-    return _twin.Quantized(whole.reshape(rows, -1), scales)
+    return numpy_twin.Quantized(whole.reshape(rows, -1), scales)
 
 
 @pytest.fixture(scope="session")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import gguf_of_checkpoint
 import numpy as np
 import pytest
 
@@ -31,7 +31,6 @@ OPTIONS: dict[str, Any] = {
 @pytest.fixture(scope="module", params=list(FAMILIES))
 def path(
     request: pytest.FixtureRequest,
-    gguf_of_checkpoint: ModuleType,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
     family = request.param
@@ -180,7 +179,6 @@ def test_a_cancelled_step_counts_for_nothing(
     ],
 )
 def test_refused_where_it_makes_no_sense(
-    gguf_of_checkpoint: ModuleType,
     tmp_path: Path,
     changes: dict[str, Any],
     options: dict[str, Any],

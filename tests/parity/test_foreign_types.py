@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import gguf
 import numpy as np
+import numpy_twin
 import pytest
 from numpy.typing import NDArray
 
@@ -84,7 +84,7 @@ def read_by_gguf(kind: str, blocks: Blocks) -> NDArray[np.float32]:
     return values
 
 
-def taken_apart(twin: ModuleType, kind: str, blocks: Blocks) -> Any:
+def taken_apart(kind: str, blocks: Blocks) -> Any:
     """The twin's matrix of some blocks."""
     layout = KINDS[kind]
 
@@ -106,8 +106,10 @@ def taken_apart(twin: ModuleType, kind: str, blocks: Blocks) -> Any:
         scaled[..., at : at + 2] = 0
     scales = per_group(read_by_gguf(kind, scaled))
     if not layout.has_minima:
-        return twin.Quantized(whole, scales)
-    return twin.Quantized(whole, scales, -per_group(read_by_gguf(kind, with_((layout.whole, 0)))))
+        return numpy_twin.Quantized(whole, scales)
+    return numpy_twin.Quantized(
+        whole, scales, -per_group(read_by_gguf(kind, with_((layout.whole, 0))))
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -118,11 +120,11 @@ def test_reading(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_taken_apart_and_put_together(kind: str, twin: ModuleType) -> None:
+def test_taken_apart_and_put_together(
+    kind: str,
+) -> None:
     blocks = random_blocks(kind, 8, 512)
-    np.testing.assert_array_equal(
-        taken_apart(twin, kind, blocks).values(), read_by_gguf(kind, blocks)
-    )
+    np.testing.assert_array_equal(taken_apart(kind, blocks).values(), read_by_gguf(kind, blocks))
 
 
 @dataclass(frozen=True)
@@ -132,9 +134,7 @@ class Written:
 
 
 @pytest.fixture(scope="module")
-def written(
-    twin: ModuleType, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[str, str], Written]:
+def written(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Written]:
     """``written("q4_k", "q6_k")``: a random llada file, some matrices of the second type."""
 
     def make(kind: str, other: str) -> Written:
@@ -150,7 +150,7 @@ def written(
             used = other if name == "output.weight" else used
             blocks = random_blocks(used, rows, HIDDEN, number)
             writer.add_tensor(name, blocks.reshape(rows, -1), raw_dtype=ggml_type(used))
-            weights[name] = taken_apart(twin, used, blocks)
+            weights[name] = taken_apart(used, blocks)
         for name in norms():
             weights[name] = np.ones(HIDDEN, np.float32)
             writer.add_tensor(name, weights[name])
@@ -158,7 +158,7 @@ def written(
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
         writer.close()
-        return Written(path, network(twin, path, weights))
+        return Written(path, network(path, weights))
 
     return make
 
@@ -186,9 +186,9 @@ def norms() -> list[str]:
     return [*inner, "output_norm.weight"]
 
 
-def network(twin: ModuleType, path: Path, weights: dict[str, Any]) -> Any:
+def network(path: Path, weights: dict[str, Any]) -> Any:
     config = read_config(read_header(path)).denoiser
-    return twin.Network(
+    return numpy_twin.Network(
         num_layers=LAYERS,
         num_heads=config.num_heads,
         num_kv_heads=config.num_kv_heads,
@@ -215,7 +215,6 @@ def network(twin: ModuleType, path: Path, weights: dict[str, Any]) -> Any:
 @pytest.mark.parametrize("activations", ["int8", "f32"])
 def test_logits_are_the_twin_s_bit_for_bit(
     written: Callable[[str, str], Written],
-    twin: ModuleType,
     denoiser: Callable[..., _native.Denoiser],
     kind: str,
     other: str,
@@ -223,7 +222,7 @@ def test_logits_are_the_twin_s_bit_for_bit(
 ) -> None:
     made = written(kind, other)
     ids = np.random.default_rng(5).integers(0, VOCAB, 21).astype(np.int32)
-    wanted = twin.forward(made.network, ids, twin.AsEngine(int8=activations == "int8"))
+    wanted = numpy_twin.forward(made.network, ids, numpy_twin.AsEngine(int8=activations == "int8"))
     assert np.abs(wanted).max() > 0.1
     for isa in _native.supported_isas():
         for threads in (1, 2, 4):

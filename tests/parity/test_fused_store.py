@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import gguf_of_checkpoint
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -113,9 +113,7 @@ def test_impossible_numbers_of_stored_rows(
 
 
 @pytest.fixture(scope="module")
-def model(
-    gguf_of_checkpoint: ModuleType, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[..., edge.Model]:
+def model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., edge.Model]:
     """``model(family, **changes)``: a fixture of the recorded families, opened."""
     folder = tmp_path_factory.mktemp("fused")
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import gguf_of_checkpoint
 import numpy as np
 import pytest
 
@@ -43,7 +43,7 @@ Write = Callable[..., Path]
 
 
 @pytest.fixture(scope="module")
-def write(gguf_of_checkpoint: ModuleType) -> Write:
+def write() -> Write:
     """``write(family, out, kind, **changes)``: the fixture as a GGUF."""
 
     def make(family: str, out: Path, kind: str, **changes: Any) -> Path:

@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+import numpy_twin
 import pytest
 from numpy.typing import NDArray
 
@@ -73,7 +74,6 @@ def test_files_that_it_quantized(
     checkpoint: Callable[..., Path],
     converted: Callable[..., Path],
     denoiser: Callable[..., Any],
-    twin: ModuleType,
     from_gguf: Callable[[Path], Any],
     tmp_path: Path,
     file_type: int,
@@ -87,7 +87,7 @@ def test_files_that_it_quantized(
     assert not failed
     ids = np.random.default_rng(2).integers(0, 39, 40)
     ours = denoiser(quantized, activations="f32").logits(ids.astype(np.int32))
-    wanted = twin.forward(from_gguf(quantized), ids, twin.Plain())
+    wanted = numpy_twin.forward(from_gguf(quantized), ids, numpy_twin.Plain())
     assert np.abs(ours - wanted).max() < 1e-3
     theirs = one_forward(llama_cpp, quantized, ids.tolist(), ours.shape[1])
     assert np.mean(theirs.argmax(axis=1) == ours.argmax(axis=1)) > 0.85  # its activations are int8

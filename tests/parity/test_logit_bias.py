@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import gguf_of_checkpoint
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -156,9 +156,7 @@ def dense_run(model: edge.Model, prompt: Any, num_new: int, threshold: float) ->
 
 
 @pytest.mark.parametrize("threshold", [0.2, 0.5])
-def test_a_run_equals_the_formula_on_whole_rows(
-    gguf_of_checkpoint: ModuleType, tmp_path: Path, threshold: float
-) -> None:
+def test_a_run_equals_the_formula_on_whole_rows(tmp_path: Path, threshold: float) -> None:
     out = tmp_path / "model.gguf"
     gguf_of_checkpoint.write_gguf(GOLDEN / "a2d_qwen3_mdlm", out, "edge-qwen3", "f32", MASK)
     prompt, states = np.arange(9), []

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
+import numpy_twin
 import pytest
 from numpy.typing import NDArray
 
@@ -57,12 +57,11 @@ def test_f32_file_gives_the_checkpoint_s_logits(
     source: Path,
     converted: Callable[..., Path],
     denoiser: Callable[..., _native.Denoiser],
-    twin: ModuleType,
     from_checkpoint: Callable[[Path], Any],
 ) -> None:
     """From the checkpoint itself, so that the order of q and k rows is checked too."""
     ids = some_ids(45)
-    wanted = twin.forward(from_checkpoint(source), ids, twin.Plain())
+    wanted = numpy_twin.forward(from_checkpoint(source), ids, numpy_twin.Plain())
     assert np.abs(denoiser(converted(source)).logits(ids) - wanted).max() < BOUND
 
 
@@ -73,11 +72,10 @@ def test_float_activations_give_the_stored_weights_logits(
     type: str,
     converted: Callable[..., Path],
     denoiser: Callable[..., _native.Denoiser],
-    twin: ModuleType,
     from_gguf: Callable[[Path], Any],
 ) -> None:
     path, ids = converted(source, type), some_ids(37)
-    wanted = twin.forward(from_gguf(path), ids, twin.Plain())
+    wanted = numpy_twin.forward(from_gguf(path), ids, numpy_twin.Plain())
     logits = denoiser(path, activations="f32").logits(ids)
     assert np.abs(logits - wanted).max() < BOUND
 
@@ -89,11 +87,10 @@ def test_int8_activations_round_as_described(
     type: str,
     converted: Callable[..., Path],
     denoiser: Callable[..., _native.Denoiser],
-    twin: ModuleType,
     from_gguf: Callable[[Path], Any],
 ) -> None:
     path, ids = converted(source, type), some_ids(81)
-    wanted = twin.forward(from_gguf(path), ids, twin.AsEngine(int8=True))
+    wanted = numpy_twin.forward(from_gguf(path), ids, numpy_twin.AsEngine(int8=True))
     logits = denoiser(path, activations="int8").logits(ids)
     assert np.abs(logits - wanted).max() < BOUND
 
@@ -104,13 +101,12 @@ def test_operations_are_in_the_order_that_kernels_h_promises(
     type: str,
     converted: Callable[..., Path],
     denoiser: Callable[..., _native.Denoiser],
-    twin: ModuleType,
     from_gguf: Callable[[Path], Any],
 ) -> None:
     path, ids = converted(golden("llada"), type), some_ids(37)
     for activations in ("int8", "f32"):
-        exactly = twin.AsEngine(int8=activations == "int8")
-        wanted = twin.forward(from_gguf(path), ids, exactly)
+        exactly = numpy_twin.AsEngine(int8=activations == "int8")
+        wanted = numpy_twin.forward(from_gguf(path), ids, exactly)
         assert np.array_equal(denoiser(path, activations=activations).logits(ids), wanted)
 
 
@@ -122,13 +118,14 @@ def test_masks(
     checkpoint: Callable[..., Path],
     converted: Callable[..., Path],
     denoiser: Callable[..., _native.Denoiser],
-    twin: ModuleType,
     from_gguf: Callable[[Path], Any],
 ) -> None:
     kind, *numbers = mask.split()
     sizes = [int(number) for number in numbers]
     path, ids = converted(checkpoint(n_kv_heads=2), type), some_ids(37)
-    wanted = twin.forward(from_gguf(path), ids, twin.AsEngine(int8=True), twin.Mask(kind, *sizes))
+    wanted = numpy_twin.forward(
+        from_gguf(path), ids, numpy_twin.AsEngine(int8=True), numpy_twin.Mask(kind, *sizes)
+    )
     logits = denoiser(path).logits(ids, _native.AttentionMask(kind, *sizes))
     assert np.abs(logits - wanted).max() < BOUND
     assert np.abs(logits - denoiser(path).logits(ids)).max() > 0.1  # the mask masks

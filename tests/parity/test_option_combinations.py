@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import gguf_of_checkpoint
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -33,9 +33,7 @@ SHAPES: dict[str, tuple[str, str, dict[str, Any]]] = {
 
 
 @pytest.fixture(scope="module")
-def models(
-    gguf_of_checkpoint: ModuleType, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, list[edge.Model]]:
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[edge.Model]]:
     """Of each shape: the best instruction set with one thread, then the others with more."""
     folder = tmp_path_factory.mktemp("shapes")
     opened: dict[str, list[edge.Model]] = {}
