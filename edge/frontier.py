@@ -100,17 +100,25 @@ def read_problems(path: str | PathLike[str], model: Model, limit: int | None) ->
 
 def default_settings(model: Model, problems: Sequence[Problem], options: Any) -> list[Setting]:
     """Steps in powers of two, and budgets from the smallest feasible to a full run's time."""
-    trials = [problem.prompt for problem in problems[:NUM_TRIALS]]
-    full = [model.generate(prompt, **options).stats for prompt in trials]
-    least = [
-        model.generate(prompt, budget_ms=_TOO_SHORT_MS, **options).stats.min_budget_ms or 0.0
-        for prompt in trials
-    ]
+    trials = problems[:NUM_TRIALS]
+    full = [model.generate(problem.prompt, **options).stats for problem in trials]
     most = max(stats.steps for stats in full)
     steps = [2**i for i in range(most.bit_length()) if 2**i < most]
     longest = median(stats.elapsed_ms for stats in full)
-    budgets = np.geomspace(min(median(least), longest), longest, NUM_BUDGETS)
-    return [*(Setting(steps=n) for n in steps), *(Setting(budget_ms=float(b)) for b in budgets)]
+    budgets = feasible_budgets(model, trials, options, longest, NUM_BUDGETS)
+    return [*(Setting(steps=n) for n in steps), *(Setting(budget_ms=ms) for ms in budgets)]
+
+
+def feasible_budgets(
+    model: Model, trials: Sequence[Problem], options: Any, longest_ms: float, count: int
+) -> list[float]:
+    """``count`` budgets in ms, log-spaced from the smallest feasible one to ``longest_ms``."""
+    least = [
+        model.generate(problem.prompt, budget_ms=_TOO_SHORT_MS, **options).stats.min_budget_ms
+        for problem in trials
+    ]
+    shortest = median(ms or 0.0 for ms in least)
+    return [float(ms) for ms in np.geomspace(min(shortest, longest_ms), longest_ms, count)]
 
 
 def run_frontier(

@@ -31,10 +31,11 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-from report import cpu_name, print_table
+from report import print_table
 from sudoku_puzzles import puzzles
 
 import edge
+from edge.machine import cpu_name
 from edge.random_model import write_random_model
 from edge.shapes import Shape
 

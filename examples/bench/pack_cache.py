@@ -19,7 +19,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from report import cpu_name, print_table
+from report import print_table
+
+from edge.machine import cpu_name
 
 WAYS = ("in memory", "first load, packs", "second load", "third load")
 _PROGRAM = """

@@ -1,18 +1,8 @@
-"""What the bench scripts print: tables, and the machine the numbers are from."""
+"""What the bench scripts print: tables."""
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Iterable, Sequence
-from pathlib import Path
-
-
-def cpu_name() -> str:
-    """The processor as its maker calls it; the architecture where the system does not say."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
-    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(named, "") or platform.processor() or platform.machine()
 
 
 def print_table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, markdown: bool) -> None:

@@ -21,8 +21,10 @@ from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
-from report import cpu_name, print_table
+from report import print_table
 from sudoku_puzzles import puzzles
+
+from edge.machine import cpu_name
 
 PHASES = ("start", "import", "load", "first step", "total")
 

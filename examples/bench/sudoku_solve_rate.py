@@ -26,8 +26,10 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
-from report import cpu_name, print_table
+from report import print_table
 from sudoku_puzzles import GRADES, Puzzle, puzzles
+
+from edge.machine import cpu_name
 
 ALL_STEPS = "all"  # one cell per step
 _OWN = ("steps", "sampler", "threshold")  # options with a column of their own

@@ -21,11 +21,12 @@ from contextlib import contextmanager
 from statistics import mean, median
 
 import numpy as np
-from report import cpu_name, print_table
+from report import print_table
 
 import edge
 from edge import bench
 from edge.backends.base import Draws, StepRequest
+from edge.machine import cpu_name
 from edge.shapes import SHAPES
 
 BUSY = "while True: pass"

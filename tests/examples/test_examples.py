@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -99,3 +100,15 @@ def test_the_gain_of_a_second_thread_is_measured() -> None:
 )
 def test_examples_stay_short(name: str) -> None:
     assert len((EXAMPLES / name).read_text(encoding="utf-8").splitlines()) < 60
+
+
+@pytest.mark.slow
+def test_the_budget_bench_reports_every_budget_and_half_of_a_full_run() -> None:
+    script = EXAMPLES / "bench" / "sudoku_budget.py"
+    report = json.loads(run(sys.executable, script, "--count", "4", "--budgets", "3", "--json"))
+    budgets = [point["setting"]["budget_ms"] for point in report["points"]]
+    assert budgets[-1] is None
+    assert budgets[:-1] == sorted(budgets[:-1])
+    assert max(budgets[:-1]) / 2 in budgets
+    assert report["points"][-1]["quality"] == 1
+    assert 0 <= report["half_time_share"] <= 1
