@@ -6,29 +6,25 @@ from typing import Any
 
 import click
 
-from edge.cli.options import json_option, model_option
+from edge.cli.options import activations_option, json_option, model_option, threads_option
 from edge.cli.output import print_object, print_rows
 from edge.exit_codes import verbose_option
 
 
 @click.command(name="calibrate")
 @model_option
-@click.option(
-    "--threads",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Default: one per physical core.",
-)
+@threads_option
+@activations_option
 @json_option
 @verbose_option
-def command(model: str | None, threads: int | None, json: bool) -> None:
+def command(model: str | None, threads: int | None, activations: str, json: bool) -> None:
     """Measure what a denoising step costs on this device and store it.
 
     Times a few forwards (up to 3 seconds, longer for a large model) by active rows,
     context and rows of the head. 'edge run --budget' plans with them; without them
     its first answers have to find out. Measure while the machine is as busy as it
-    usually is. A profile belongs to the model's shapes and types, the processor,
-    the number of threads and this version; what does not fit is ignored.
+    usually is. A profile belongs to the model's shapes and types, the processor, the
+    number of threads, the activations and this version; what does not fit is ignored.
 
     \b
     Examples:
@@ -38,7 +34,7 @@ def command(model: str | None, threads: int | None, json: bool) -> None:
     """
     import edge
 
-    with edge.load(model, threads=threads) as loaded:
+    with edge.load(model, threads=threads, activations=activations) as loaded:
         costs, path = loaded.calibrate()
         facts: dict[str, Any] = {
             "model": loaded.info.name,

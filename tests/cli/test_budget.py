@@ -125,7 +125,9 @@ def test_calibrate_prints_what_it_stores(edge: Edge) -> None:
     assert stored["costs"] == {name: answer[name] for name in stored["costs"]}
     assert answer["source"] == "calibration"
     assert stored["identity"]["threads"] == answer["threads"] == 1
-    table = edge("calibrate", "--threads", "1").out
+    table = edge("calibrate", "--threads", "1", "--activations", "f32").out
+    stored = json.loads(Path(re.search(r"^profile +(.*)$", table, re.MULTILINE)[1]).read_text())
+    assert stored["identity"]["activations"] == "f32"
     assert "ms of a forward without its head, by active rows" in table
 
 
