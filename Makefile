@@ -1,5 +1,5 @@
 # Thin names for the commands of CONTRIBUTING.md; no logic lives here.
-.PHONY: setup test lint native qemu sanitize sanitize-python tsan
+.PHONY: setup test lint native qemu simulated sanitize sanitize-python tsan
 
 setup:
 	python3 -m venv .venv
@@ -29,6 +29,12 @@ qemu:
 	cmake --preset emulated-x86
 	cmake --build --preset emulated-x86
 	ctest --preset emulated-x86
+
+# Needs an x86-64 CPU with AVX2 and Debian's libsimde-dev.
+simulated:
+	cmake --preset simulated
+	cmake --build --preset simulated
+	ctest --preset simulated
 
 sanitize:
 	cmake --preset sanitize
