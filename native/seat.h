@@ -37,14 +37,14 @@ public:
     // Returns as soon as condition() holds. Who makes it true calls `wake` afterwards.
     template <typename Condition>
     void wait_until(Condition condition) {
-        if (spin_until(condition)) return;
-        std::unique_lock lock(mutex_);
-        for (;;) {
+        // Who was woken spins once more: waking takes longer than many regions, and whoever slept
+        // again because one is over would miss all of them.
+        while (!spin_until(condition)) {
+            std::unique_lock lock(mutex_);
             asleep_ = true;  // before the last look: either we see the change or we are woken
-            if (condition()) break;
-            woken_.wait(lock);
+            if (!condition()) woken_.wait(lock);
+            asleep_ = false;
         }
-        asleep_ = false;
     }
 
     // Costs one load while nobody sleeps here.

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <memory>
 #include <stdexcept>
+#include <thread>
 
 #include "check.h"
 
@@ -148,6 +149,35 @@ void sleeping_workers_wake_up() {
     }
 }
 
+// Looks at the condition until they stay the same for a while: the waiting thread sleeps.
+int settled(const std::atomic<int>& looks) {
+    int before = -1;
+    while (before != looks) {
+        before = looks;
+        std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    }
+    return before;
+}
+
+// A region is often over before the woken thread has a core, and the next one begins soon.
+void whoever_is_woken_in_vain_spins_before_it_sleeps_again() {
+    Seat seat;
+    std::atomic<bool> done{false};
+    std::atomic<int> looks{0};
+    std::thread waiting([&] {
+        seat.wait_until([&] {
+            ++looks;
+            return done.load();
+        });
+    });
+    const int before = settled(looks);
+    seat.wake();
+    check(settled(looks) - before >= 32, "a woken thread looked once and slept again");
+    done = true;
+    seat.wake();
+    waiting.join();
+}
+
 void pools_come_and_go() {
     for (int round = 0; round < 200; ++round) {
         ThreadPool outer(1 + round % 4);
@@ -182,6 +212,7 @@ int main() {
     }
     current_case = "life of pools";
     sleeping_workers_wake_up();
+    whoever_is_woken_in_vain_spins_before_it_sleeps_again();
     pools_come_and_go();
     pools_work_within_pools();
     return verdict();
