@@ -129,7 +129,7 @@ StepOutput Denoiser::step(const StepInput& input) {
 bool Denoiser::run_guided(const StepInput& input, StepOutput& output) {
     if (!input.guidance.ids.empty()) {
         if (!run_layers(input, input.guidance.ids, output)) return false;
-        gather_head_rows(input, /*groups=*/0);
+        gather_head_rows(input, /*sums=*/0);
         scratch_->unguided = scratch_->input.values();
         scratch_->clock.charge(&StepTimes::head_ns);
     }
@@ -138,7 +138,7 @@ bool Denoiser::run_guided(const StepInput& input, StepOutput& output) {
 
 bool Denoiser::run_head(const StepInput& input, StepOutput& output) {
     if (input.head_rows.empty()) return true;
-    gather_head_rows(input, head_weights_->groups());
+    gather_head_rows(input, head_weights_->sums());
     if (!input.guidance.ids.empty()) guide(input);
     std::vector<int32_t> positions;
     for (const int32_t row : input.head_rows)
@@ -152,8 +152,8 @@ bool Denoiser::run_head(const StepInput& input, StepOutput& output) {
     return done;
 }
 
-void Denoiser::gather_head_rows(const StepInput& input, GroupSizes groups) {
-    normalise(machine(), output_norm_, input.head_rows, groups, "the final norm");
+void Denoiser::gather_head_rows(const StepInput& input, SumKinds sums) {
+    normalise(machine(), output_norm_, input.head_rows, sums, "the final norm");
 }
 
 void Denoiser::guide(const StepInput& input) {
@@ -167,7 +167,7 @@ void Denoiser::guide(const StepInput& input) {
         }
     };
     const int rows = static_cast<int>(input.head_rows.size());
-    if (!scratch_->input.fill(machine(), rows, size, head_weights_->groups(), combine))
+    if (!scratch_->input.fill(machine(), rows, size, head_weights_->sums(), combine))
         throw NumericFault("non-finite numbers leave the guidance");
 }
 
@@ -183,7 +183,7 @@ void Denoiser::logits(const std::vector<int32_t>& ids, const AttentionMask& mask
     StepOutput ignored;
     run_layers(input, input.ids, ignored);
     const Machine machine = this->machine();
-    normalise(machine, output_norm_, scratch_->all_rows, head_weights_->groups(), "the final norm");
+    normalise(machine, output_norm_, scratch_->all_rows, head_weights_->sums(), "the final norm");
     multiply(machine, scratch_->input, {{&*head_weights_, out, shape_.vocab_size}});
     const int64_t count = static_cast<int64_t>(ids.size()) * shape_.vocab_size;
     if (!std::all_of(out, out + count, [](float x) { return std::isfinite(x); }))
@@ -221,12 +221,12 @@ void Denoiser::embed(const StepInput& input, const std::vector<int32_t>& ids) {
 }
 
 void Denoiser::normalise(const Machine& machine, const std::vector<float>& weight,
-                         const std::vector<int32_t>& rows, GroupSizes groups,
+                         const std::vector<int32_t>& rows, SumKinds sums,
                          const std::string& place) {
     const int64_t size = shape_.hidden_size;
     std::atomic<bool> finite{true};
     const bool quantized = scratch_->input.fill(
-        machine, static_cast<int>(rows.size()), size, groups, [&](int row, float* out) {
+        machine, static_cast<int>(rows.size()), size, sums, [&](int row, float* out) {
             const float* hidden = scratch_->hidden.data() + rows[static_cast<size_t>(row)] * size;
             if (!std::isfinite(
                     kernels_.rms_norm(hidden, weight.data(), size, shape_.rms_norm_eps, out)))
@@ -240,7 +240,7 @@ void Denoiser::run_attention(const Machine& machine, const Layer& layer, int64_t
     Scratch& s = *scratch_;
     const int64_t rows = static_cast<int64_t>(input.ids.size());
     const int64_t width = shape_.query_width();
-    normalise(machine, layer.attention_norm, s.all_rows, layer.input_groups(), layer_name(index));
+    normalise(machine, layer.attention_norm, s.all_rows, layer.input_sums(), layer_name(index));
     charge_input();
     s.queries.resize(static_cast<size_t>(rows * width));
     s.attended.resize(s.queries.size());
@@ -261,8 +261,7 @@ void Denoiser::run_attention(const Machine& machine, const Layer& layer, int64_t
     const auto copy = [&](int row, float* out) {
         std::copy_n(s.attended.data() + row * width, width, out);
     };
-    if (!s.input.fill(machine, static_cast<int>(rows), width, layer.attention_output.groups(),
-                      copy))
+    if (!s.input.fill(machine, static_cast<int>(rows), width, layer.attention_output.sums(), copy))
         throw NumericFault("non-finite numbers leave the attention of " + layer_name(index));
     charge_input();
     s.projected.resize(static_cast<size_t>(rows * shape_.hidden_size));
@@ -300,7 +299,7 @@ void Denoiser::run_feed_forward(const Machine& machine, const Layer& layer, int6
     Scratch& s = *scratch_;
     const int64_t rows = static_cast<int64_t>(s.all_rows.size());
     const int64_t wide = shape_.feed_forward_size;
-    normalise(machine, layer.feed_forward_norm, s.all_rows, layer.gate_groups(),
+    normalise(machine, layer.feed_forward_norm, s.all_rows, layer.gate_sums(),
               "the feed-forward part of " + layer_name(index));
     charge_input();
     s.gate.resize(static_cast<size_t>(rows * wide));
@@ -311,7 +310,7 @@ void Denoiser::run_feed_forward(const Machine& machine, const Layer& layer, int6
     const auto activate = [&](int row, float* out) {
         kernels_.silu_multiply(s.gate.data() + row * wide, s.up.data() + row * wide, wide, out);
     };
-    if (!s.input.fill(machine, static_cast<int>(rows), wide, layer.down.groups(), activate))
+    if (!s.input.fill(machine, static_cast<int>(rows), wide, layer.down.sums(), activate))
         throw NumericFault("non-finite numbers in the feed-forward part of " + layer_name(index));
     charge_input();
     multiply(machine, s.input, {{&layer.down, s.projected.data(), shape_.hidden_size}});

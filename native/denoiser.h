@@ -58,7 +58,7 @@ private:
     bool run_layers(const StepInput& input, const std::vector<int32_t>& ids, StepOutput& output);
     bool run_guided(const StepInput& input, StepOutput& output);
     bool run_head(const StepInput& input, StepOutput& output);
-    void gather_head_rows(const StepInput& input, GroupSizes groups);
+    void gather_head_rows(const StepInput& input, SumKinds sums);
     void guide(const StepInput& input);
     void charge_input();
     void finish_row(const Layer& layer, int64_t index, int64_t row, int64_t position);
@@ -68,7 +68,7 @@ private:
     void run_feed_forward(const Machine& machine, const Layer& layer, int64_t index);
     void add_to_hidden(const Machine& machine, const std::vector<float>& rows);
     void normalise(const Machine& machine, const std::vector<float>& weight,
-                   const std::vector<int32_t>& rows, GroupSizes groups, const std::string& place);
+                   const std::vector<int32_t>& rows, SumKinds sums, const std::string& place);
     void plan_keys(const StepInput& input);
     float* shadow_keys(int64_t layer, int64_t row);
     float* shadow_values(int64_t layer, int64_t row);

@@ -26,10 +26,10 @@ struct Layer {
     // Throws like TensorSource::take.
     static Layer take(TensorSource& source, const DenoiserShape& shape, int64_t index);
 
-    GroupSizes input_groups() const {
-        return query.weights.groups() | key.weights.groups() | value.weights.groups();
+    SumKinds input_sums() const {
+        return query.weights.sums() | key.weights.sums() | value.weights.sums();
     }
-    GroupSizes gate_groups() const { return gate.groups() | up.groups(); }
+    SumKinds gate_sums() const { return gate.sums() | up.sums(); }
 };
 
 }  // namespace edge

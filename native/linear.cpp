@@ -13,31 +13,41 @@ void make_room(std::vector<Value>& values, int64_t count) {
     if (static_cast<int64_t>(values.size()) < count) values.resize(static_cast<size_t>(count));
 }
 
+// sum_kind's inverse.
+int32_t factor_of(SumKinds kind) {
+    const int set = __builtin_ctz(kind) / sums_per_zero_point;
+    return set == 0 ? 1 : set == 1 ? -8 : -128;
+}
+int64_t steps_of(SumKinds kind, int64_t depth) {
+    const int size = __builtin_ctz(kind) % sums_per_zero_point;
+    return size == sums_per_zero_point - 1 ? depth / sum_step : int64_t{1} << size;
+}
+
 }  // namespace
 
-void LinearInput::resize(const KernelTable& kernels, int rows, int64_t depth, GroupSizes groups) {
+void LinearInput::resize(const KernelTable& kernels, int rows, int64_t depth, SumKinds kinds) {
     rows_ = rows;
     depth_ = depth;
-    groups_ = groups;
+    kinds_ = kinds;
     num_tiles_ = std::max(1, (rows + kernels.tile_rows - 1) / kernels.tile_rows);
     make_room(values_, rows * depth);
-    if (groups == 0) return;
+    if (kinds == 0) return;
     make_room(quantized_, rows * depth);
     make_room(step_sums_, rows * (depth / sum_step));
     make_room(scales_, rows);
-    for (GroupSizes bit = 1; bit != 0; bit <<= 1)
-        if ((groups & bit) != 0) {
+    for (SumKinds bit = 1; bit <= kinds; bit <<= 1)
+        if ((kinds & bit) != 0) {
             GroupSums& sums = sums_of(bit);
-            sums.num_steps = bit == whole_row ? depth / sum_step : int64_t{bit};
+            sums.num_steps = steps_of(bit, depth);
             sums.groups_per_row = depth / sum_step / sums.num_steps;
             make_room(sums.values, rows * sums.groups_per_row);
         }
 }
 
-LinearInput::GroupSums& LinearInput::sums_of(GroupSizes group) {
+LinearInput::GroupSums& LinearInput::sums_of(SumKinds kind) {
     for (GroupSums& sums : group_sums_)
-        if (sums.group == group) return sums;
-    return group_sums_.emplace_back(GroupSums{group, 0, 0, {}});
+        if (sums.kind == kind) return sums;
+    return group_sums_.emplace_back(GroupSums{kind, factor_of(kind), 0, 0, {}});
 }
 
 int LinearInput::tile_of(int row) const {
@@ -47,10 +57,10 @@ int LinearInput::tile_of(int row) const {
     return tile;
 }
 
-QuantizedTile LinearInput::tile(int index, GroupSizes group) const {
+QuantizedTile LinearInput::tile(int index, SumKinds kind) const {
     const int first = first_row(index);
     const auto sums = std::find_if(group_sums_.begin(), group_sums_.end(),
-                                   [group](const GroupSums& s) { return s.group == group; });
+                                   [kind](const GroupSums& s) { return s.kind == kind; });
     return {quantized_.data() + first * depth_, sums->values.data() + first * sums->groups_per_row,
             scales_.data() + first, first_row(index + 1) - first};
 }
@@ -65,7 +75,7 @@ bool LinearInput::quantize_row(const KernelTable& kernels, int row) {
     scale = kernels.quantize_row(values_.data() + row * depth_, depth_, sink);
     if (!std::isfinite(scale)) return false;
     for (GroupSums& sums : group_sums_)
-        if ((groups_ & sums.group) != 0) add_up(sums, row, tile);
+        if ((kinds_ & sums.kind) != 0) add_up(sums, row, tile);
     return true;
 }
 
@@ -77,15 +87,28 @@ void LinearInput::add_up(GroupSums& sums, int row, int tile) const {
     for (int64_t g = 0; g < sums.groups_per_row; ++g, place += tile_rows) {
         int32_t total = 0;
         for (int64_t i = 0; i < sums.num_steps; ++i) total += *step++;
-        *place = total;
+        *place = total * sums.factor;
     }
 }
 
 namespace {
 
+// Fewer rows take a panel as fast as memory gives it, and then the hardware's own prefetching does
+// better.
+constexpr int fewest_rows_to_fetch_ahead = 4;
+
+// While the tiles take a panel, each fetches its share of the next one.
+Ahead next_panel(const Panel& panel, int bits, int tile, int num_tiles) {
+    const int64_t lines = panel.depth * panel_cols * bits / 8 / line_bytes;
+    const int64_t steps = panel.depth / depth_step;
+    const int64_t per_step = (lines / steps + num_tiles - 1) / num_tiles;
+    return {panel.lines + (lines + tile * steps * per_step) * line_bytes,
+            static_cast<int>(per_step)};
+}
+
 void multiply_panel(const Machine& machine, const LinearInput& input, const WeightMatrix& weights,
                     int64_t index, float* out, int64_t out_stride) {
-    const Panel panel = weights.panel(index);
+    Panel panel = weights.panel(index);
     const int cols =
         static_cast<int>(std::min<int64_t>(panel_cols, weights.num_outputs() - index * panel_cols));
     const KernelTable& kernels = machine.kernels;
@@ -94,9 +117,12 @@ void multiply_panel(const Machine& machine, const LinearInput& input, const Weig
         return gemm(panel, input.floats(), {out, out_stride, cols});
     }
     const auto gemm = weights.bits() == 8 ? kernels.gemm_int8 : kernels.gemm_int4;
-    for (int tile = 0; tile < input.num_tiles(); ++tile)
-        gemm(panel, input.tile(tile, weights.groups()),
+    const bool fetches = input.rows() >= fewest_rows_to_fetch_ahead;
+    for (int tile = 0; tile < input.num_tiles(); ++tile) {
+        if (fetches) panel.ahead = next_panel(panel, weights.bits(), tile, input.num_tiles());
+        gemm(panel, input.tile(tile, weights.sums()),
              {out + input.first_row(tile) * out_stride, out_stride, cols});
+    }
 }
 
 }  // namespace

@@ -32,12 +32,12 @@ struct Machine {
 // Rows are split evenly into tiles of at most KernelTable::tile_rows.
 class LinearInput {
 public:
-    // Fill row r by produce(r, place) and, if there are groups, quantize it in the same go for
-    // weights of those groups. Returns false when a row to be quantized was not finite. produce
+    // Fill row r by produce(r, place) and, if sums are asked for, quantize it in the same go for
+    // weights that need those. Returns false when a row to be quantized was not finite. produce
     // must not throw.
     template <typename Produce>
-    bool fill(const Machine& machine, int rows, int64_t depth, GroupSizes groups, Produce produce) {
-        resize(machine.kernels, rows, depth, machine.activations == Activations::int8 ? groups : 0);
+    bool fill(const Machine& machine, int rows, int64_t depth, SumKinds kinds, Produce produce) {
+        resize(machine.kernels, rows, depth, machine.activations == Activations::int8 ? kinds : 0);
         std::atomic<bool> finite{true};
         const int64_t element = is_quantized() ? quantized_element : added_element;
         machine.pool.run({rows, rows * depth * element}, [&](int64_t row, int) {
@@ -49,7 +49,7 @@ public:
         return finite;
     }
 
-    bool is_quantized() const { return groups_ != 0; }
+    bool is_quantized() const { return kinds_ != 0; }
     int rows() const { return rows_; }
     const float* row(int index) const { return values_.data() + index * depth_; }
     std::vector<float> values() const {  // [rows, depth]
@@ -58,19 +58,20 @@ public:
     FloatRows floats() const { return {values_.data(), depth_, rows_}; }
     int num_tiles() const { return num_tiles_; }
     int first_row(int tile) const { return tile * rows_ / num_tiles_; }
-    QuantizedTile tile(int index, GroupSizes group) const;  // one of `fill`'s
+    QuantizedTile tile(int index, SumKinds kind) const;  // one of `fill`'s
 
 private:
-    // Sums of all rows for one size of a group: per tile [depth / group][rows of the tile].
+    // Sums of all rows of one kind: per tile [depth / group][rows of the tile].
     struct GroupSums {
-        GroupSizes group;
+        SumKinds kind;
+        int32_t factor;
         int64_t num_steps;  // of sum_step values in a group
         int64_t groups_per_row;
         std::vector<int32_t> values;
     };
 
-    void resize(const KernelTable& kernels, int rows, int64_t depth, GroupSizes groups);
-    GroupSums& sums_of(GroupSizes group);
+    void resize(const KernelTable& kernels, int rows, int64_t depth, SumKinds kinds);
+    GroupSums& sums_of(SumKinds kind);
     bool quantize_row(const KernelTable& kernels, int row);
     void add_up(GroupSums& sums, int row, int tile) const;
     int tile_of(int row) const;
@@ -78,7 +79,7 @@ private:
     int rows_ = 0;
     int64_t depth_ = 0;
     int num_tiles_ = 1;
-    GroupSizes groups_ = 0;
+    SumKinds kinds_ = 0;
     // At least as large as this fill needs:
     std::vector<float> values_;
     std::vector<int8_t> quantized_;

@@ -11,14 +11,17 @@
 
 namespace edge {
 
-// Which sums of activations quantized weights need: a bit per size of a group, none for weights
-// that take float activations.
-using GroupSizes = uint32_t;
-constexpr GroupSizes whole_row = GroupSizes{1} << 31;
-// `group` is 16, 32, 64 ... 256; any other size is that of a whole row.
-inline GroupSizes group_bit(int64_t group) {
+// Which sums of activations quantized weights need: a bit per size of a group and zero point, none
+// for weights that take float activations.
+using SumKinds = uint32_t;
+constexpr int sums_per_zero_point = 6;  // groups of 16, 32, 64, 128 and 256 columns, whole rows
+
+inline SumKinds sum_kind(int64_t group, int zero_point) {
     const bool is_usual = group <= max_block && (group & (group - 1)) == 0;
-    return is_usual ? static_cast<GroupSizes>(group / sum_step) : whole_row;
+    const int size = is_usual ? __builtin_ctzll(static_cast<uint64_t>(group / sum_step))
+                              : sums_per_zero_point - 1;
+    const int set = zero_point == 0 ? 0 : zero_point == 8 ? 1 : 2;
+    return SumKinds{1} << (set * sums_per_zero_point + size);
 }
 
 // Float weights stay where they are in the read-only mapping; quantized ones are read from panels,
@@ -32,7 +35,9 @@ public:
     int64_t depth() const { return depth_; }
     int64_t num_panels() const { return (num_outputs_ + panel_cols - 1) / panel_cols; }
     bool is_quantized() const { return panels_ != nullptr; }
-    GroupSizes groups() const { return panels_ ? group_bit(panels_->code().group) : 0; }
+    SumKinds sums() const {
+        return panels_ ? sum_kind(panels_->code().group, panels_->code().zero_point()) : 0;
+    }
 
     FloatWeights stored() const { return {format_, data_, depth_}; }  // not quantized
 

@@ -7,6 +7,7 @@ namespace {
 
 template <int bits, int R>
 inline void dot4_rows(StepSums<bits> (&acc)[R], Line w, const int8_t* activations) {
+#pragma GCC unroll 16
     for (int r = 0; r < R; ++r) acc[r] = dot4<bits>(acc[r], w, activations + r * 4);
 }
 

@@ -83,6 +83,9 @@ void gemm_float(const FloatWeights& weights, const FloatRows& rows, int64_t firs
     }
 }
 
+// Brings a line into the second-level cache; it need not be mapped.
+inline void fetch_ahead(const uint8_t* line) { __builtin_prefetch(line, 0, 2); }
+
 template <int bits>
 constexpr int depth_per_line = bits == 8 ? 4 : 8;
 template <int bits, bool has_minima>
@@ -106,11 +109,9 @@ inline void store_columns(const OutputTile& out, int row, Lanes values) {
     }
 }
 
-// `step` consecutive k of one panel against R quantized rows; the sums are exact integers.
 template <int bits, int R, int step>
-inline void dot_step(const uint8_t* lines, const int8_t* activations, IntLanes (&sums)[R]) {
-    StepSums<bits> acc[R];
-    for (int r = 0; r < R; ++r) acc[r] = begin_step<bits>(sums[r]);
+inline void add_lines(const uint8_t* lines, const int8_t* activations, StepSums<bits> (&acc)[R]) {
+#pragma GCC unroll 16
     for (int i = 0; i < step / depth_per_line<bits>; ++i) {
         const Line line = load_line(lines + i * line_bytes);
         if constexpr (bits == 8) {
@@ -121,30 +122,57 @@ inline void dot_step(const uint8_t* lines, const int8_t* activations, IntLanes (
             dot4_rows<4>(acc, high_nibbles(line), a + R * 4);
         }
     }
-    for (int r = 0; r < R; ++r) sums[r] = end_step<bits>(sums[r], acc[r]);
+}
+
+// `step` consecutive k of one panel against R quantized rows; the sums are exact integers.
+template <int bits, int R, int step>
+inline void dot_step(const uint8_t* lines, const int8_t* activations, IntLanes (&sums)[R]) {
+    if constexpr (steps_have_sums) {
+        StepSums<bits> acc[R];
+        for (int r = 0; r < R; ++r) acc[r] = begin_step<bits>(sums[r]);
+        add_lines<bits, R, step>(lines, activations, acc);
+        for (int r = 0; r < R; ++r) sums[r] = end_step<bits>(sums[r], acc[r]);
+    } else {
+        add_lines<bits, R, step>(lines, activations, sums);
+    }
 }
 
 template <int bits, bool has_minima, int step, int R>
 void gemm_int_rows(const Panel& panel, const QuantizedTile& tile, const OutputTile& out) {
     constexpr int step_bytes = step / depth_per_line<bits> * line_bytes;
+    constexpr bool folds = zero_point<bits, has_minima> != 0;
+    constexpr float per_minimum = folds ? 1.0f / zero_point<bits, has_minima> : -1.0f;
     Lanes total[R];
+#pragma GCC unroll 16
     for (int r = 0; r < R; ++r) total[r] = zero();
     const uint8_t* lines = panel.lines;
     const int8_t* values = tile.values;
-    for (int64_t g = 0; g < panel.depth / panel.group; ++g) {
-        const int32_t* sums = tile.group_sums + g * R;
+    const int32_t* sums = tile.group_sums;
+    const uint8_t* ahead = panel.ahead.lines;
+    const int64_t num_groups = panel.depth / panel.group;
+    for (int64_t g = 0; g < num_groups; ++g, sums += R) {
         IntLanes acc[R];
-        for (int r = 0; r < R; ++r) acc[r] = start<bits>(-zero_point<bits, has_minima> * sums[r]);
-        for (int64_t k = 0; k < panel.group; k += step, lines += step_bytes, values += step * R)
+#pragma GCC unroll 16
+        for (int r = 0; r < R; ++r) acc[r] = start<bits>(folds ? sums[r] : 0);
+        int64_t rest = panel.group;
+        do {
+            for (int i = 0; i < panel.ahead.per_step; ++i, ahead += line_bytes) fetch_ahead(ahead);
             dot_step<bits, R, step>(lines, values, acc);
+            lines += step_bytes;
+            values += step * R;
+            rest -= step;
+        } while (rest > 0);
         const Lanes scale = scale_of(panel.scales, panel, g);
+#pragma GCC unroll 16
         for (int r = 0; r < R; ++r) total[r] = fma(to_float(acc[r]), scale, total[r]);
         if constexpr (has_minima) {
-            const Lanes minimum = sub(zero(), scale_of(panel.minima, panel, g));
+            const Lanes minimum = mul(scale_of(panel.minima, panel, g), splat(per_minimum));
+#pragma GCC unroll 16
             for (int r = 0; r < R; ++r)
                 total[r] = fma(splat(static_cast<float>(sums[r])), minimum, total[r]);
         }
     }
+#pragma GCC unroll 16
     for (int r = 0; r < R; ++r) store_columns(out, r, mul(total[r], splat(tile.scales[r])));
 }
 

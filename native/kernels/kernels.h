@@ -34,6 +34,12 @@ struct PanelScales {
     const int8_t* whole;     // nullptr: the halves say it all
 };
 
+// Lines to bring into the cache meanwhile, so many per step of the depth.
+struct Ahead {
+    const uint8_t* lines;
+    int per_step;
+};
+
 // 16 output columns of quantized weights: scale * (stored - zero point) - minimum. int8: lines
 // [depth/4][16][4], zero point 128. int4: lines [depth/8][16][4], the low nibble holds the first
 // four k of a line, the high one the next four; zero point 8, or 0 when there are minima. Group
@@ -45,6 +51,7 @@ struct Panel {
     PanelScales minima;
     int64_t depth;
     int64_t group;
+    Ahead ahead = {nullptr, 0};
 };
 
 // Rows of float activations, [rows][depth] with a stride in elements.
@@ -54,8 +61,9 @@ struct FloatRows {
     int rows;
 };
 
-// At most tile_rows quantized rows: values [depth/4][rows][4]; group_sums [depth/group][rows] are
-// the sums of each group's values, for the panel's group; scales [rows].
+// At most tile_rows quantized rows: values [depth/4][rows][4]; scales [rows]. group_sums
+// [depth/group][rows] are the sums of each of the panel's groups' values, times minus the panel's
+// zero point unless that is 0: what its integer products begin with.
 struct QuantizedTile {
     const int8_t* values;
     const int32_t* group_sums;

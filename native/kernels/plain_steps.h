@@ -5,6 +5,8 @@
 namespace edge {
 namespace {
 
+constexpr bool steps_have_sums = false;
+
 template <int bits>
 using StepSums = IntLanes;
 template <int bits>

@@ -91,10 +91,9 @@ float quantize_row(const float* x, int64_t depth, const QuantizedRowSink& sink) 
     int8_t* place = sink.values;
     for (int64_t first = 0; first < depth; first += sum_step) {
         int8_t values[sum_step];
-        store_int8(values, round_even(mul(load(x + first), inverse)));
-        int32_t total = 0;
-        for (const int8_t value : values) total += value;
-        sink.sums[first / sum_step] = total;
+        const Lanes rounded = round_even(mul(load(x + first), inverse));
+        store_int8(values, rounded);
+        sink.sums[first / sum_step] = static_cast<int32_t>(sum(rounded));  // exact
         for (int i = 0; i < sum_step; i += 4, place += sink.stride)
             std::memcpy(place, values + i, 4);
     }

@@ -86,12 +86,15 @@ public:
     }
 
     Panel place_panel(Side side) {
-        return {line_buffer_.copy(side, lines_),
+        const uint8_t* lines = line_buffer_.copy(side, lines_);
+        const Ahead forbidden{lines + lines_.size(), form_.bits};
+        return {lines,
                 {scale_buffer_.copy(side, scales_.halves), whole(side, scales_, whole_scales_)},
                 {form_.has_minima ? minimum_buffer_.copy(side, minima_.halves) : nullptr,
                  whole(side, minima_, whole_minima_)},
                 depth_,
-                form_.group};
+                form_.group,
+                forbidden};
     }
 
     // Rows 0..rows-1 as one tile.
@@ -102,7 +105,8 @@ public:
             for (int64_t k = 0; k < depth_; ++k) {
                 const int8_t value = activations_[r * depth_ + k];
                 values[(k / 4 * rows + r) * 4 + k % 4] = value;
-                sums[k / form_.group * rows + r] += value;
+                sums[k / form_.group * rows + r] +=
+                    form_.zero_point() == 0 ? value : -form_.zero_point() * value;
             }
         return {values, sums,
                 row_scale_buffer_.copy(side, row_scales_.data(), static_cast<size_t>(rows)), rows};

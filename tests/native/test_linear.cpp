@@ -39,9 +39,9 @@ std::vector<float> run(const Machine& machine, const Layer& layer, const std::ve
     }
     const int count = static_cast<int>(rows.size() / depth);
     LinearInput input;
-    const bool finite = input.fill(
-        machine, count, depth, weights.groups(),
-        [&](int row, float* out) { std::copy_n(rows.data() + row * depth, depth, out); });
+    const bool finite = input.fill(machine, count, depth, weights.sums(), [&](int row, float* out) {
+        std::copy_n(rows.data() + row * depth, depth, out);
+    });
     check(finite, "finite rows are called non-finite");
     std::vector<float> out(static_cast<size_t>(count * layer.num_outputs), -777.0f);
     multiply(machine, input, {{&weights, out.data(), layer.num_outputs}});
@@ -103,11 +103,11 @@ void check_tiles() {
     for (const KernelTable* table : all_tables())
         for (int rows = 1; rows <= 200; ++rows) {
             LinearInput input;
-            input.fill({pool, *table, Activations::int8}, rows, 32, group_bit(32),
+            input.fill({pool, *table, Activations::int8}, rows, 32, sum_kind(32, 8),
                        [](int, float* out) { std::fill_n(out, 32, 1.0f); });
             int next = 0;
             for (int tile = 0; tile < input.num_tiles(); ++tile) {
-                const int count = input.tile(tile, group_bit(32)).rows;
+                const int count = input.tile(tile, sum_kind(32, 8)).rows;
                 check(input.first_row(tile) == next && count >= 1 && count <= table->tile_rows,
                       "tiles do not cover the rows");
                 next += count;
@@ -121,8 +121,8 @@ void check_non_finite_rows_are_told() {
     for (const KernelTable* table : all_tables())
         for (int bad = 0; bad < 9; ++bad) {
             LinearInput input;
-            const bool finite = input.fill({pool, *table, Activations::int8}, 9, 32, group_bit(32),
-                                           [bad](int row, float* out) {
+            const bool finite = input.fill({pool, *table, Activations::int8}, 9, 32,
+                                           sum_kind(32, 8), [bad](int row, float* out) {
                                                std::fill_n(out, 32, 1.0f);
                                                if (row == bad)
                                                    out[row] =

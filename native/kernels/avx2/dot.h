@@ -33,6 +33,8 @@ inline IntLanes in_this_order(IntLanes x) {
 
 // Nibbles leave room in 16 bits for the pairs of a whole step of the depth (8 * 2 * 15 * 127),
 // so that they are widened once at its end.
+constexpr bool steps_have_sums = true;
+
 template <int bits>
 using StepSums = IntLanes;
 template <int bits>
