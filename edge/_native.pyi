@@ -137,6 +137,7 @@ class Denoiser:
         shape: DenoiserShape,
         threads: int,
         activations: str = "int8",
+        kv: str = "auto",
         isa: str = "",
         pack: bool = True,
     ) -> None: ...
@@ -164,8 +165,12 @@ class Denoiser:
     ) -> StepOutput: ...
     @property
     def isa(self) -> str: ...
+    @property
+    def kv(self) -> str: ...
 
 class PeakRates:
+    @property
+    def bf16_gops(self) -> float: ...
     @property
     def float_gops(self) -> float: ...
     @property

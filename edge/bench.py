@@ -1,7 +1,7 @@
 """Speed of one denoising step by active rows and prefix, and of a short generation.
 
 What a step could cost at best is taken from the machine itself, in the same run: the rate of the
-instruction set's int8 dot product and that of its float multiply-add, on registers alone and with
+instruction set's int8 and bfloat16 dot products, on registers alone and with
 all threads (``edge._native.measure_peak``).
 """
 
@@ -87,7 +87,7 @@ class Measurement:
     the linear layers, without the head, by ``int8_peak_gops``, whatever type the weights have.
     ``step_over_peak_time`` is ``step_ms`` by the least time that
 
-        (linear layers and head) / int8_peak_gops + attention / float_peak_gops
+        (linear layers and head) / int8_peak_gops + attention / bf16_peak_gops
 
     allows, where attention is scores and mixing of values: rows x (context + rows) x
     num_heads x head_dim x 2 multiply-adds per layer. ``peak_rss_bytes`` is the process's up to
@@ -109,6 +109,7 @@ class Measurement:
     other_ms: float
     int8_peak_gops: float
     float_peak_gops: float
+    bf16_peak_gops: float
     gemm_peak_share: float
     step_over_peak_time: float
     peak_rss_bytes: int
@@ -140,12 +141,12 @@ def plan_for(
 
 @contextmanager
 def opened_file(
-    info: ModelInfo, plan: Plan, *, threads: int | None, activations: str
+    info: ModelInfo, plan: Plan, *, threads: int | None, activations: str, kv: str = "auto"
 ) -> Iterator[Subject]:
     """Load a model file. Raises DoesNotFitError, and like ``edge.load``."""
     _check_memory(info.size_bytes, info.config.denoiser, plan)
     kind = max(info.types, key=lambda name: info.types[name][1])
-    with closing(_load(info.path, info.config.denoiser, threads, activations)) as backend:
+    with closing(_load(info.path, info.config.denoiser, threads, activations, kv)) as backend:
         yield Subject(kind, backend, info.config.denoiser, info.config.denoiser.num_layers)
 
 
@@ -158,6 +159,7 @@ def opened_shape(
     layers: int | None = None,
     threads: int | None,
     activations: str,
+    kv: str = "auto",
     advance: Callable[[int], None] = lambda _: None,
 ) -> Iterator[Subject]:
     """Load ``shape`` with random weights of type ``kind``, of ``layers`` layers only if given.
@@ -165,7 +167,7 @@ def opened_shape(
     They are written to a temporary file, which is removed as soon as it is mapped; ``advance``
     gets the bytes of each tensor written. Raises DoesNotFitError, RequestError, OSError.
     """
-    check_options(threads, activations)
+    check_options(threads, activations, kv)
     thin = _thinner(shape, layers)
     num_bytes = weight_bytes(thin, kind)
     _check_memory(num_bytes, thin, plan)
@@ -175,7 +177,7 @@ def opened_shape(
         write_random_model(path, thin, kind, advance)
         _check_memory(num_bytes, thin, plan)  # once more: the folder may itself be in memory
         config = inspect(path).config.denoiser
-        backend = _load(str(path), config, threads, activations)
+        backend = _load(str(path), config, threads, activations, kv)
     with closing(backend):
         yield Subject(kind, backend, config, shape.num_layers)
 
@@ -196,13 +198,15 @@ def measure(subject: Subject, plan: Plan, peak: PeakRates) -> Iterator[Measureme
             yield _figures(subject, peak, times, rows, context, head_rows)
 
 
-def time_generation(name: str | None, *, threads: int | None, activations: str) -> Stats:
+def time_generation(
+    name: str | None, *, threads: int | None, activations: str, kv: str = "auto"
+) -> Stats:
     """Return the figures of a short answer: an embedded denoiser's example, else to 16 random ids.
 
     A model that refines in place is given an empty canvas.
     """
     card = EMBEDDED.get(DEFAULT if name is None else name)
-    with load(name, threads=threads, activations=activations) as model:
+    with load(name, threads=threads, activations=activations, kv=kv) as model:
         if card is not None:
             return model.generate(card.example).stats
         longest = max(1, min(_MAX_TOKENS, model.config.denoiser.context_length - _PROMPT_LENGTH))
@@ -224,10 +228,10 @@ def _random_ids(count: int, num_tokens: int) -> NDArray[np.int32]:
 
 
 def _load(
-    path: str, config: DenoiserConfig, threads: int | None, activations: str
+    path: str, config: DenoiserConfig, threads: int | None, activations: str, kv: str
 ) -> NativeBackend:
     file = open_model(path)
-    return NativeBackend(path, file, config, threads=threads, activations=activations)
+    return NativeBackend(path, file, config, threads=threads, activations=activations, kv=kv)
 
 
 def _thinner(shape: Shape, layers: int | None) -> Shape:
@@ -318,7 +322,7 @@ def _figures(
     gemm = 2 * rows * _linear_weights(sizes)
     head = 2 * head_rows * sizes.vocab_size * sizes.hidden_size
     attention = 4 * rows * (context + rows) * sizes.num_heads * sizes.head_dim * sizes.num_layers
-    least_ns = (gemm + head) / peak.int8_gops + attention / peak.float_gops
+    least_ns = (gemm + head) / peak.int8_gops + attention / peak.bf16_gops
     return Measurement(
         rows=rows,
         context=context,
@@ -331,6 +335,7 @@ def _figures(
         **asdict(median),
         int8_peak_gops=peak.int8_gops,
         float_peak_gops=peak.float_gops,
+        bf16_peak_gops=peak.bf16_gops,
         gemm_peak_share=gemm / (median.gemm_ms * 1e6) / peak.int8_gops,
         step_over_peak_time=median.step_ms * 1e6 / least_ns,
         peak_rss_bytes=peak_rss_bytes(),

@@ -95,21 +95,25 @@ def load(
     threads: int | None = None,
     backend: str = "native",
     activations: str = "int8",
+    kv: str = "auto",
     pack_cache: bool = True,
 ) -> Model:
     """Open a model file or an embedded denoiser by name (None: the default one).
 
     ``threads`` defaults to the big cores. ``activations`` "int8" quantizes what enters the
     quantized layers, "f32" does not (slower, closer to the float model); float weights always
-    meet float activations. ``pack_cache`` lets a large model's packed weights be kept in the cache
-    folder, which makes the next load quick. Raises ModelNotFoundError, ModelFileError,
-    UnsupportedModelError, RequestError, MemoryError.
+    meet float activations. ``kv`` says how keys and values are kept and attended: "f32", "bf16"
+    or "int8", each quicker and coarser than the one before; "auto" is bf16 where weights and
+    activations are quantized, else f32. ``pack_cache`` lets a large model's packed weights
+    be kept in the cache folder, which makes the next load quick. Raises ModelNotFoundError,
+    ModelFileError, UnsupportedModelError, RequestError, MemoryError.
     """
     return Model(
         _resolve(path),
         threads=threads,
         backend=backend,
         activations=activations,
+        kv=kv,
         pack_cache=pack_cache,
     )
 
@@ -128,6 +132,7 @@ class Model:
         threads: int | None,
         backend: str,
         activations: str,
+        kv: str,
         pack_cache: bool,
     ) -> None:
         file = open_model(path)
@@ -146,6 +151,7 @@ class Model:
             self.config.denoiser,
             threads=threads,
             activations=activations,
+            kv=kv,
             pack_cache=pack_cache,
         )
         self._engine = Engine(self._backend, self.config)
@@ -172,6 +178,11 @@ class Model:
     def backend(self) -> str:
         """Name of what executes the forwards."""
         return self._backend.name
+
+    @property
+    def kv(self) -> str:
+        """How keys and values are kept: f32, bf16 or int8."""
+        return self._backend.kv
 
     @property
     def isa(self) -> str:
@@ -223,6 +234,7 @@ class Model:
             isa=self._backend.isa,
             backend=self._backend.name,
             activations=self.activations,
+            kv=self.kv,
             engine=profile.engine_hash(),
         )
 

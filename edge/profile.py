@@ -2,7 +2,7 @@
 
 A profile is used only if everything its times depend on is as it was: the shapes and storage
 types of the file's tensors (the weights' values do not matter to time), processor, threads,
-instruction set, backend, activations and the compiled engine.
+instruction set, backend, activations, key/value format and the compiled engine.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ class Identity:
     isa: str
     backend: str
     activations: str
+    kv: str
     engine: str  # hash of the extension
 
     @property

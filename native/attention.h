@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "aligned.h"
+#include "key_layout.h"
 #include "linear.h"
 
 namespace edge {
@@ -21,19 +23,6 @@ struct AttentionMask {
     int64_t visible_end(int64_t position) const;
 };
 
-struct AttentionShape {
-    int64_t num_heads;
-    int64_t num_kv_heads;
-    int64_t head_dim;
-
-    int64_t value_stride() const { return (head_dim + 15) / 16 * 16; }
-    int64_t key_block() const { return head_dim * block_keys; }  // floats
-    int64_t value_block() const { return block_keys * value_stride(); }
-    // Put one head's key and value at a place of a block.
-    void place(float* keys, float* values, int64_t place, const float* key,
-               const float* value) const;
-};
-
 class Attention {
 public:
     explicit Attention(const AttentionShape& shape) : shape_(shape) {}
@@ -45,7 +34,7 @@ public:
 
 private:
     AttentionShape shape_;
-    std::vector<float> scores_;  // [threads][query_rows][places]
+    Room scratch_;  // [threads][query_rows][scratch_per_row]
 };
 
 }  // namespace edge

@@ -123,14 +123,14 @@ FloatArray read_rows(const ModelFile& file, const std::string& name, int64_t fir
 
 std::unique_ptr<Denoiser> make_denoiser(std::shared_ptr<ModelFile> file, const DenoiserShape& shape,
                                         int threads, const std::string& activations,
-                                        const std::string& isa, bool pack) {
+                                        const std::string& kv, const std::string& isa, bool pack) {
     if (threads < 1 || threads > 1024)
         throw std::invalid_argument("threads must be between 1 and 1024");
     if (!file->is_mapped())
         throw std::invalid_argument("the model file was opened without its tensors");
-    const Activations kind = make_activations(activations);
+    const EngineOptions options{threads, make_activations(activations), make_kv(kv), isa, pack};
     const py::gil_scoped_release release;
-    return std::make_unique<Denoiser>(std::move(file), shape, threads, kind, isa, pack);
+    return std::make_unique<Denoiser>(std::move(file), shape, options);
 }
 
 // A method that takes a side file's path, and the size and SHA-256 of the model file it is of.
@@ -343,7 +343,10 @@ void register_denoiser(py::module_& m) {
              py::arg("qkv_bias") = false, py::arg("qk_norm") = false);
     py::class_<Denoiser>(m, "Denoiser")
         .def(py::init(&make_denoiser), py::arg("file"), py::arg("shape"), py::arg("threads"),
-             py::arg("activations") = "int8", py::arg("isa") = "", py::arg("pack") = true)
+             py::arg("activations") = "int8", py::arg("kv") = "auto", py::arg("isa") = "",
+             py::arg("pack") = true)
+        .def_property_readonly(
+            "kv", [](const Denoiser& d) { return to_word(d.shape().attention.format); })
         .def_property_readonly("panel_bytes", &Denoiser::panel_bytes)
         .def("pack_panels", &Denoiser::pack_panels, py::call_guard<py::gil_scoped_release>())
         .def("write_panels", with_panel_file<&Denoiser::write_panels>, py::arg("path"),
@@ -364,7 +367,8 @@ void register_denoiser(py::module_& m) {
     m.def("set_shortest_shared_ns", [](int64_t ns) { shortest_shared_ns = ns; }, py::arg("ns"));
     py::class_<PeakRates>(m, "PeakRates")
         .def_readonly("int8_gops", &PeakRates::int8_gops)
-        .def_readonly("float_gops", &PeakRates::float_gops);
+        .def_readonly("float_gops", &PeakRates::float_gops)
+        .def_readonly("bf16_gops", &PeakRates::bf16_gops);
     m.def("measure_peak", measure_peak, py::arg("threads"), py::arg("isa") = "",
           py::call_guard<py::gil_scoped_release>());
 }

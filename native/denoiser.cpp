@@ -44,16 +44,15 @@ struct Denoiser::Scratch {
 };
 
 Denoiser::Denoiser(std::shared_ptr<const ModelFile> file, const DenoiserShape& shape,
-                   int num_threads, Activations activations, const std::string& isa, bool pack)
+                   const EngineOptions& options)
     : file_(std::move(file)),
       shape_(shape),
-      kernels_(select_kernels(isa)),
-      activations_(activations),
-      num_threads_(num_threads),
+      kernels_(select_kernels(options.isa)),
+      activations_(options.activations),
+      num_threads_(options.num_threads),
       pool_owner_(::getpid()),
-      pool_(std::make_unique<ThreadPool>(num_threads)),
-      rope_(shape.rope_pairs, shape.attention.head_dim, shape.rope_theta),
-      scratch_(std::make_unique<Scratch>(shape.attention)) {
+      pool_(std::make_unique<ThreadPool>(options.num_threads)),
+      rope_(shape.rope_pairs, shape.attention.head_dim, shape.rope_theta) {
     TensorSource source(*file_);
     embedding_ = &source.take("token_embd.weight", {shape.vocab_size, shape.hidden_size});
     if (source.has("position_embd.weight"))
@@ -66,7 +65,10 @@ Denoiser::Denoiser(std::shared_ptr<const ModelFile> file, const DenoiserShape& s
     head_weights_.emplace(source.take_matrix(head_name, shape.vocab_size, shape.hidden_size));
     source.refuse_leftovers();
     panels_ = source.panels();
-    if (pack) pack_panels();
+    const bool is_quantized = activations_ == Activations::int8 && !panels_.empty();
+    shape_.attention.format = options.kv.value_or(is_quantized ? KeyFormat::bf16 : KeyFormat::f32);
+    scratch_ = std::make_unique<Scratch>(shape_.attention);
+    if (options.pack) pack_panels();
 }
 
 int64_t Denoiser::panel_bytes() const {

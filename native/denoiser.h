@@ -25,12 +25,20 @@
 
 namespace edge {
 
+struct EngineOptions {
+    int num_threads = 1;
+    Activations activations = Activations::int8;
+    std::optional<KeyFormat> kv;  // none: bf16 if weights and activations are quantized, else f32
+    std::string isa;              // empty: the best
+    bool pack = true;             // false: it is for the caller to say where the panels are to be
+};
+
 class Denoiser {
 public:
-    // Throws FileFault or UnsupportedFault when the file's tensors do not fit the shape. Without
-    // `pack` it is for the caller to say where the panels are to be.
-    Denoiser(std::shared_ptr<const ModelFile> file, const DenoiserShape& shape, int num_threads,
-             Activations activations, const std::string& isa, bool pack = true);
+    // Throws FileFault or UnsupportedFault when the file's tensors do not fit the shape, and like
+    // select_kernels.
+    Denoiser(std::shared_ptr<const ModelFile> file, const DenoiserShape& shape,
+             const EngineOptions& options);
     ~Denoiser();
 
     const DenoiserShape& shape() const { return shape_; }

@@ -45,6 +45,9 @@ bool runs_avx512vnni() {
            __builtin_cpu_supports("avx512vnni");
 }
 #endif
+#if defined(EDGE_HAVE_AVX512BF16)
+bool runs_avx512bf16() { return runs_avx512vnni() && __builtin_cpu_supports("avx512bf16"); }
+#endif
 #endif
 #if defined(EDGE_HAVE_NEON_DOTPROD) && defined(__linux__)
 // Bits of the kernel's interface; headers older than the instructions lack their names.
@@ -63,6 +66,9 @@ bool runs_i8mm() { return runs_dotprod() && system_says("hw.optional.arm.FEAT_I8
 // Best first.
 std::vector<Candidate> candidates() {
     return {
+#if defined(EDGE_HAVE_AVX512BF16)
+        {&avx512bf16_kernels, runs_avx512bf16()},
+#endif
 #if defined(EDGE_HAVE_AVX512VNNI)
         {&avx512vnni_kernels, runs_avx512vnni()},
 #endif

@@ -34,6 +34,18 @@ Activations make_activations(const std::string& name) {
     throw std::invalid_argument("activations are 'int8' or 'f32', not '" + name + "'");
 }
 
+std::optional<KeyFormat> make_kv(const std::string& name) {
+    if (name == "auto") return std::nullopt;
+    if (name == "f32") return KeyFormat::f32;
+    if (name == "bf16") return KeyFormat::bf16;
+    if (name == "int8") return KeyFormat::int8;
+    throw std::invalid_argument("kv is 'auto', 'f32', 'bf16' or 'int8', not '" + name + "'");
+}
+
+std::string to_word(KeyFormat format) {
+    return format == KeyFormat::f32 ? "f32" : format == KeyFormat::bf16 ? "bf16" : "int8";
+}
+
 DenoiserShape make_shape(int64_t hidden_size, int64_t num_layers, int64_t num_heads,
                          int64_t num_kv_heads, int64_t head_dim, int64_t feed_forward_size,
                          int64_t vocab_size, int64_t context_length, float rms_norm_eps,

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "linear.h"
@@ -13,6 +14,8 @@ namespace edge {
 
 AttentionMask make_mask(const std::string& kind, int64_t block_length, int64_t origin);
 Activations make_activations(const std::string& name);
+std::optional<KeyFormat> make_kv(const std::string& name);
+std::string to_word(KeyFormat format);
 DenoiserShape make_shape(int64_t hidden_size, int64_t num_layers, int64_t num_heads,
                          int64_t num_kv_heads, int64_t head_dim, int64_t feed_forward_size,
                          int64_t vocab_size, int64_t context_length, float rms_norm_eps,

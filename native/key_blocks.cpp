@@ -44,48 +44,51 @@ const std::vector<KeyBlock>& KeyBlocks::of_layer(int64_t layer, const KvCache* c
                                                  const float* keys, const float* values,
                                                  ThreadPool& pool) {
     const int64_t num_fresh = static_cast<int64_t>(fresh_.size());
-    keys_.resize(static_cast<size_t>(shape_.num_kv_heads * num_fresh * shape_.key_block()));
-    values_.resize(static_cast<size_t>(shape_.num_kv_heads * num_fresh * shape_.value_block()));
+    std::byte* key_room = key_room_.of(shape_.num_kv_heads * num_fresh * shape_.key_block());
+    std::byte* value_room = value_room_.of(shape_.num_kv_heads * num_fresh * shape_.value_block());
+    const auto place_of = [&](int64_t kv_head, const Entry& entry) {
+        const int64_t index = kv_head * num_fresh + entry.fresh;
+        return Place{key_room + index * shape_.key_block(),
+                     value_room + index * shape_.value_block()};
+    };
     const int64_t num_chunks = shape_.num_kv_heads * num_fresh;
-    pool.run({num_chunks, num_chunks * shape_.key_block() * added_element},
+    pool.run({num_chunks, num_chunks * block_keys * shape_.head_dim * quantized_element},
              [&](int64_t chunk, int) {
                  const auto& entry =
                      entries_[static_cast<size_t>(fresh_[static_cast<size_t>(chunk % num_fresh)])];
-                 put_together(layer, cache, keys, values, chunk / num_fresh, entry);
+                 const int64_t kv_head = chunk / num_fresh;
+                 put_together(layer, cache, keys, values, kv_head, entry, place_of(kv_head, entry));
              });
     blocks_.clear();
     for (int64_t h = 0; h < shape_.num_kv_heads; ++h)
         for (const Entry& entry : entries_) {
-            const int64_t fresh = h * num_fresh + entry.fresh;
-            blocks_.push_back(entry.fresh < 0
-                                  ? KeyBlock{cache->keys(layer, h, entry.block),
-                                             cache->values(layer, h, entry.block), entry.valid}
-                                  : KeyBlock{keys_.data() + fresh * shape_.key_block(),
-                                             values_.data() + fresh * shape_.value_block(),
-                                             entry.valid});
+            if (entry.fresh < 0) {
+                blocks_.push_back({cache->keys(layer, h, entry.block),
+                                   cache->values(layer, h, entry.block), entry.valid});
+            } else {
+                const Place place = place_of(h, entry);
+                blocks_.push_back({place.keys, place.values, entry.valid});
+            }
         }
     return blocks_;
 }
 
 void KeyBlocks::put_together(int64_t layer, const KvCache* cache, const float* keys,
-                             const float* values, int64_t kv_head, const Entry& entry) {
-    const int64_t fresh = kv_head * static_cast<int64_t>(fresh_.size()) + entry.fresh;
-    float* block_of_keys = keys_.data() + fresh * shape_.key_block();
-    float* block_of_values = values_.data() + fresh * shape_.value_block();
+                             const float* values, int64_t kv_head, const Entry& entry,
+                             const Place& place) {
     const bool is_whole = entry.last_row - entry.first_row == block_keys;
     if (!is_whole && entry.cached != 0) {
-        std::copy_n(cache->keys(layer, kv_head, entry.block), shape_.key_block(), block_of_keys);
-        std::copy_n(cache->values(layer, kv_head, entry.block), shape_.value_block(),
-                    block_of_values);
+        std::copy_n(cache->keys(layer, kv_head, entry.block), shape_.key_block(), place.keys);
+        std::copy_n(cache->values(layer, kv_head, entry.block), shape_.value_block(), place.values);
     } else if (!is_whole) {  // places without a key are finite
-        std::fill_n(block_of_keys, shape_.key_block(), 0.0f);
-        std::fill_n(block_of_values, shape_.value_block(), 0.0f);
+        std::fill_n(place.keys, shape_.key_block(), std::byte{0});
+        std::fill_n(place.values, shape_.value_block(), std::byte{0});
     }
     const int64_t width = shape_.num_kv_heads * shape_.head_dim;
     for (int64_t row = entry.first_row; row < entry.last_row; ++row) {
         const int64_t at = row * width + kv_head * shape_.head_dim;
-        shape_.place(block_of_keys, block_of_values,
-                     positions_[static_cast<size_t>(row)] % block_keys, keys + at, values + at);
+        shape_.place(place.keys, place.values, positions_[static_cast<size_t>(row)] % block_keys,
+                     keys + at, values + at);
     }
 }
 

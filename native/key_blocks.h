@@ -35,15 +35,20 @@ private:
         int64_t fresh;                // its place among the blocks put together, or -1
     };
 
+    struct Place {
+        std::byte* keys;
+        std::byte* values;
+    };
+
     void put_together(int64_t layer, const KvCache* cache, const float* keys, const float* values,
-                      int64_t kv_head, const Entry& entry);
+                      int64_t kv_head, const Entry& entry, const Place& place);
 
     AttentionShape shape_;
     std::vector<int32_t> positions_;
     std::vector<Entry> entries_;  // in position order, those without any key left out
     std::vector<int64_t> fresh_;  // indices of the entries to put together
     std::vector<int32_t> visible_;
-    std::vector<float> keys_, values_;  // [kv_heads][fresh]
+    Room key_room_, value_room_;  // [kv_heads][fresh]
     std::vector<KeyBlock> blocks_;
 };
 

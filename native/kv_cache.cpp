@@ -11,8 +11,8 @@ KvCache::KvCache(int64_t num_layers, const AttentionShape& shape, int64_t capaci
       num_blocks_((capacity + block_keys - 1) / block_keys),
       valid_(static_cast<size_t>(capacity), 0) {
     const int64_t blocks = num_layers * shape.num_kv_heads * num_blocks_;
-    keys_.resize(static_cast<size_t>(blocks * shape.key_block()));
-    values_.resize(static_cast<size_t>(blocks * shape.value_block()));
+    keys_ = allocate_aligned(blocks * shape.key_block());
+    values_ = allocate_aligned(blocks * shape.value_block());
 }
 
 uint32_t KvCache::valid_in_block(int64_t block) const {
@@ -26,20 +26,16 @@ uint32_t KvCache::valid_in_block(int64_t block) const {
 void KvCache::store(int64_t layer, int64_t position, const float* key, const float* value) {
     for (int64_t h = 0; h < shape_.num_kv_heads; ++h) {
         const int64_t index = block_index(layer, h, position / block_keys);
-        shape_.place(keys_.data() + index * shape_.key_block(),
-                     values_.data() + index * shape_.value_block(), position % block_keys,
+        shape_.place(keys_.get() + index * shape_.key_block(),
+                     values_.get() + index * shape_.value_block(), position % block_keys,
                      key + h * shape_.head_dim, value + h * shape_.head_dim);
     }
 }
 
 void KvCache::load(int64_t layer, int64_t position, float* key, float* value) const {
-    const int64_t place = position % block_keys;
-    for (int64_t h = 0; h < shape_.num_kv_heads; ++h) {
-        const float* packed = keys(layer, h, position / block_keys) + place;
-        for (int64_t d = 0; d < shape_.head_dim; ++d) *key++ = packed[d * block_keys];
-        const float* row = values(layer, h, position / block_keys) + place * shape_.value_stride();
-        value = std::copy_n(row, shape_.head_dim, value);
-    }
+    for (int64_t h = 0; h < shape_.num_kv_heads; ++h)
+        shape_.read(keys(layer, h, position / block_keys), values(layer, h, position / block_keys),
+                    position % block_keys, key + h * shape_.head_dim, value + h * shape_.head_dim);
 }
 
 void KvCache::truncate(int64_t length) {

@@ -16,16 +16,17 @@ public:
     KvCache(int64_t num_layers, const AttentionShape& shape, int64_t capacity);
 
     int64_t num_layers() const { return num_layers_; }
+    KeyFormat format() const { return shape_.format; }
     int64_t width() const { return shape_.num_kv_heads * shape_.head_dim; }
     int64_t capacity() const { return capacity_; }
     const std::vector<uint8_t>& valid() const { return valid_; }  // [capacity]
     uint32_t valid_in_block(int64_t block) const;                 // a bit per slot
 
-    const float* keys(int64_t layer, int64_t kv_head, int64_t block) const {
-        return keys_.data() + block_index(layer, kv_head, block) * shape_.key_block();
+    const std::byte* keys(int64_t layer, int64_t kv_head, int64_t block) const {
+        return keys_.get() + block_index(layer, kv_head, block) * shape_.key_block();
     }
-    const float* values(int64_t layer, int64_t kv_head, int64_t block) const {
-        return values_.data() + block_index(layer, kv_head, block) * shape_.value_block();
+    const std::byte* values(int64_t layer, int64_t kv_head, int64_t block) const {
+        return values_.get() + block_index(layer, kv_head, block) * shape_.value_block();
     }
 
     // Rows of num_kv_heads * head_dim.
@@ -45,8 +46,8 @@ private:
     AttentionShape shape_;
     int64_t capacity_;
     int64_t num_blocks_;
-    std::vector<float> keys_;    // [layers][kv_heads][blocks][head_dim][16]
-    std::vector<float> values_;  // [layers][kv_heads][blocks][16][value_stride]
+    AlignedBytes keys_;    // [layers][kv_heads][blocks][key_block]
+    AlignedBytes values_;  // [layers][kv_heads][blocks][value_block]
     std::vector<uint8_t> valid_;
 };
 

@@ -1,7 +1,6 @@
 #include "panels.h"
 
 #include <cstring>
-#include <new>
 
 namespace edge {
 namespace {
@@ -22,14 +21,6 @@ void spread(const uint8_t* weights, int count, int bits, uint8_t* lines, int col
 }
 
 }  // namespace
-
-AlignedBytes allocate_aligned(int64_t num_bytes) {
-    const auto size = static_cast<size_t>(aligned(num_bytes));
-    AlignedBytes bytes(static_cast<std::byte*>(std::aligned_alloc(line_bytes, size)));
-    if (!bytes) throw std::bad_alloc();
-    std::memset(bytes.get(), 0, size);
-    return bytes;
-}
 
 Panels::Panels(const ModelFile& file, const TensorInfo& tensor, const GroupCode& code)
     : file_(file),

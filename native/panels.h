@@ -7,23 +7,15 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
 #include <memory>
 
+#include "aligned.h"
 #include "group_codes.h"
 #include "kernels/kernels.h"
 #include "model_file.h"
 #include "thread_pool.h"
 
 namespace edge {
-
-struct Free {
-    void operator()(std::byte* bytes) const { std::free(bytes); }
-};
-using AlignedBytes = std::unique_ptr<std::byte, Free>;  // at a multiple of line_bytes
-
-// Zeros. Throws std::bad_alloc.
-AlignedBytes allocate_aligned(int64_t num_bytes);
 
 class Panels {
 public:

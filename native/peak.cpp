@@ -74,7 +74,11 @@ PeakRates measure_peak(int num_threads, const std::string& isa) {
     const auto floats = [&](int64_t rounds, float* out) {
         kernels.burst_float(0.5f, 1.0f, rounds, out);
     };
-    return {best_rate(pool, lanes * depth_step * 2, int8), best_rate(pool, lanes * 2, floats)};
+    const auto halves = [&](int64_t rounds, float* out) {
+        kernels.burst_bf16(0.5f, 1.0f, rounds, out);
+    };
+    return {best_rate(pool, lanes * depth_step * 2, int8), best_rate(pool, lanes * 2, floats),
+            best_rate(pool, lanes * 4, halves)};
 }
 
 }  // namespace edge

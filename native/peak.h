@@ -9,6 +9,7 @@ namespace edge {
 struct PeakRates {
     double int8_gops;
     double float_gops;
+    double bf16_gops;  // by float multiply-adds where there is nothing faster
 };
 
 // Best of 50 bursts of about two milliseconds, of all threads that have a core to run on, on

@@ -74,9 +74,10 @@ void check_step(const StepInput& input, const DenoiserShape& shape) {
             "a number of stored rows goes with storing and is between 1 and the active rows");
     check_guidance(input, shape.vocab_size);
     if (input.cache == nullptr) return;
-    require(
-        input.cache->num_layers() == shape.num_layers && input.cache->width() == shape.kv_width(),
-        "the cache was made for another denoiser");
+    require(input.cache->num_layers() == shape.num_layers &&
+                input.cache->width() == shape.kv_width() &&
+                input.cache->format() == shape.attention.format,
+            "the cache was made for another denoiser");
     require(input.positions.back() < input.cache->capacity(), "a position is beyond the cache");
 }
 

@@ -93,6 +93,10 @@ class Backend(Protocol):
         """The name in the registry."""
 
     @property
+    def kv(self) -> str:
+        """How keys and values are kept."""
+
+    @property
     def isa(self) -> str:
         """The instruction set in use."""
 

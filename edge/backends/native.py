@@ -31,6 +31,7 @@ from edge.pack_cache import place_panels
 
 ISA_VARIABLE = "EDGE_ISA"
 ACTIVATIONS = ("int8", "f32")
+KV_FORMATS = ("auto", "f32", "bf16", "int8")
 
 _NO_IDS = np.empty(0, np.int32)
 
@@ -110,17 +111,19 @@ class NativeBackend:
         *,
         threads: int | None,
         activations: str,
+        kv: str = "auto",
         pack_cache: bool = False,
     ) -> None:
-        check_options(threads, activations)
+        check_options(threads, activations, kv)
         self.isa = chosen_isa()
         self.threads = default_threads() if threads is None else threads
         sizes = {key: value for key, value in asdict(config).items() if key != "architecture"}
         shape = _native.DenoiserShape(**sizes)
         with _own_errors(path):
             self._denoiser: _native.Denoiser | None = _native.Denoiser(
-                file, shape, self.threads, activations, self.isa, pack=not pack_cache
+                file, shape, self.threads, activations, kv, self.isa, pack=not pack_cache
             )
+        self.kv = self._denoiser.kv
         if pack_cache:
             place_panels(self._denoiser, file)
         self._path = path
@@ -196,7 +199,7 @@ class NativeBackend:
             yield self._denoiser
 
 
-def check_options(threads: int | None, activations: str) -> None:
+def check_options(threads: int | None, activations: str, kv: str) -> None:
     """Raise RequestError for what no engine can be made with, ``EDGE_ISA`` included."""
     chosen_isa()
     if threads is not None and (not isinstance(threads, int) or not 1 <= threads <= 1024):
@@ -205,6 +208,8 @@ def check_options(threads: int | None, activations: str) -> None:
         raise RequestError(
             f"activations is {activations!r}", hint=f"use {' or '.join(ACTIVATIONS)}"
         )
+    if kv not in KV_FORMATS:
+        raise RequestError(f"kv is {kv!r}", hint=f"use {', '.join(KV_FORMATS)}")
 
 
 def _native_mask(mask: Mask) -> _native.AttentionMask:

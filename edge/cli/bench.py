@@ -13,6 +13,7 @@ from edge.cli.options import (
     COUNT,
     activations_option,
     json_option,
+    kv_option,
     model_option,
     threads_option,
     whole_numbers,
@@ -88,6 +89,7 @@ def known_shape(context: click.Context, parameter: click.Parameter, name: str | 
 )
 @threads_option
 @activations_option
+@kv_option
 @json_option
 @verbose_option
 def command(
@@ -101,6 +103,7 @@ def command(
     repeats: int,
     threads: int | None,
     activations: str,
+    kv: str,
     json: bool,
 ) -> None:
     """Measure the speed of one denoising step on this machine.
@@ -119,7 +122,7 @@ def command(
       edge bench --shape sdar-8b --type q4_0 --layers 6
     """
     _refuse_contradictions(model, shape, type, layers)
-    options = {"threads": threads, "activations": activations}
+    options = {"threads": threads, "activations": activations, "kv": kv}
     lists = {"rows": rows, "contexts": context, "head_rows": head_rows, "repeats": repeats}
     with _progress() as show:
         if shape is None:
@@ -209,11 +212,13 @@ def _measured(subject: Subject, plan: Plan, options: dict[str, Any], show: Show)
         "isa": subject.backend.isa,
         "threads": subject.backend.threads,
         "activations": options["activations"],
+        "kv": subject.backend.kv,
         "others_cpu_share": others,
         "warm_ups": WARM_UPS,
         "repeats": plan.repeats,
         "int8_peak_gops": peak.int8_gops,
         "float_peak_gops": peak.float_gops,
+        "bf16_peak_gops": peak.bf16_gops,
         "measurements": measurements,
         "generation": None,
         "peak_rss_bytes": measurements[-1]["peak_rss_bytes"],
@@ -244,11 +249,13 @@ def _print(report: dict[str, Any]) -> None:
     weights = "random weights" if report["random_weights"] else f"sha256 {report['sha256'][:12]}"
     click.echo(
         f"{without_controls(report['name'])}, {report['type']}, {weights}; {report['cpu']}, "
-        f"{report['isa']}, {report['threads']} threads, {report['activations']} activations"
+        f"{report['isa']}, {report['threads']} threads, {report['activations']} activations, "
+        f"{report['kv']} keys and values"
     )
     click.echo(
-        f"peak {report['int8_peak_gops']:.0f} int8 and {report['float_peak_gops']:.0f} float "
-        f"Gop/s; times in ms, each the median of {report['repeats']} steps"
+        f"peak {report['int8_peak_gops']:.0f} int8, {report['bf16_peak_gops']:.0f} bf16 and "
+        f"{report['float_peak_gops']:.0f} float Gop/s; times in ms, "
+        f"each the median of {report['repeats']} steps"
     )
     if report["others_cpu_share"] >= BUSY:
         click.echo(

@@ -17,6 +17,7 @@ from edge.cli.options import (
     COUNT,
     activations_option,
     json_option,
+    kv_option,
     model_option,
     several_milliseconds,
     threads_option,
@@ -60,6 +61,7 @@ _COLUMNS = ("setting", "right", "+-", "p50 ms", "p95 ms", "forwards", "whole", "
 )
 @threads_option
 @activations_option
+@kv_option
 @json_option
 @verbose_option
 def command(
@@ -74,6 +76,7 @@ def command(
     plot: str | None,
     threads: int | None,
     activations: str,
+    kv: str,
     json: bool,
     **options: Any,
 ) -> None:
@@ -93,7 +96,7 @@ def command(
     import edge
 
     _refuse_unwritable(csv, plot)
-    with edge.load(model, threads=threads, activations=activations) as loaded:
+    with edge.load(model, threads=threads, activations=activations, kv=kv) as loaded:
         asked = {**options, "max_tokens": tokens}
         points = _measure(loaded, tasks, step_counts, budgets, limit, seed, asked)
         about = _about(loaded, points[0].count)

@@ -105,6 +105,14 @@ activations_option = click.option(
     show_default=True,
     help="int8 is faster, f32 more exact.",
 )
+kv_option = click.option(
+    "--kv",
+    type=click.Choice(["auto", "f32", "bf16", "int8"]),
+    default="auto",
+    show_default=True,
+    help="How keys and values are kept; bf16 and int8 are faster and smaller, f32 more exact. "
+    "auto: bf16 where weights and activations are quantized.",
+)
 pack_cache_option = click.option(
     "--pack-cache/--no-pack-cache",
     default=True,

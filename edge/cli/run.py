@@ -18,6 +18,7 @@ from edge.cli.options import (
     budget_options,
     budget_request,
     json_option,
+    kv_option,
     model_option,
     pack_cache_option,
     threads_option,
@@ -135,6 +136,7 @@ def known_sampler(
 )
 @threads_option
 @activations_option
+@kv_option
 @pack_cache_option
 @click.option(
     "--live/--no-live",
@@ -152,6 +154,7 @@ def command(
     stats: bool,
     threads: int | None,
     activations: str,
+    kv: str,
     pack_cache: bool,
     raw: bool,
     tokens: int | None,
@@ -189,7 +192,9 @@ def command(
 
     options |= {"raw": raw, "max_tokens": tokens}
     options |= budget_request(budget, on_tight, on_infeasible)
-    loading = edge.load(model, threads=threads, activations=activations, pack_cache=pack_cache)
+    loading = edge.load(
+        model, threads=threads, activations=activations, kv=kv, pack_cache=pack_cache
+    )
     with _error_as_object(json), warnings_on_stderr(), loading as loaded:
         if budget is not None:
             loaded.warm_up()  # before the clock starts

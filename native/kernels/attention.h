@@ -7,7 +7,7 @@ namespace {
 template <int R>
 void score_keys(const AttentionTile& tile, int64_t num_blocks) {
     for (int64_t b = 0; b < num_blocks; ++b) {
-        const float* keys = tile.blocks[b].keys;
+        const auto* keys = static_cast<const float*>(tile.blocks[b].keys);
         Lanes acc[R];
         for (int r = 0; r < R; ++r) acc[r] = zero();
         for (int64_t d = 0; d < tile.head_dim; ++d) {
@@ -15,7 +15,7 @@ void score_keys(const AttentionTile& tile, int64_t num_blocks) {
             for (int r = 0; r < R; ++r) acc[r] = fma(splat(tile.queries[r][d]), k, acc[r]);
         }
         for (int r = 0; r < R; ++r)
-            store(tile.scores + r * tile.score_stride + b * 16, mul(acc[r], splat(tile.scale)));
+            store(tile.scratch + (r * num_blocks + b) * block_keys, mul(acc[r], splat(tile.scale)));
     }
 }
 
@@ -40,17 +40,20 @@ float exponentiate(float* scores, int64_t visible, const KeyBlock* blocks, int64
 
 template <int R>
 void mix_values(const AttentionTile& tile, int64_t num_keys, const float (&inverse_sums)[R]) {
+    const int64_t value_stride = (tile.head_dim + 15) / 16 * 16;
+    const int64_t score_stride = (num_keys + block_keys - 1) / block_keys * block_keys;
     for (int64_t d = 0; d < tile.head_dim; d += 16) {
         Lanes acc[R];
         for (int r = 0; r < R; ++r) acc[r] = zero();
         for (int64_t first = 0; first < num_keys; first += block_keys) {
-            const float* values = tile.blocks[first / block_keys].values + d;
-            const float* weights = tile.scores + first;
+            const auto* values =
+                static_cast<const float*>(tile.blocks[first / block_keys].values) + d;
+            const float* weights = tile.scratch + first;
             const int64_t count = num_keys - first < block_keys ? num_keys - first : block_keys;
             for (int64_t k = 0; k < count; ++k) {
-                const Lanes v = load(values + k * tile.value_stride);
+                const Lanes v = load(values + k * value_stride);
                 for (int r = 0; r < R; ++r)
-                    acc[r] = fma(splat(weights[r * tile.score_stride + k]), v, acc[r]);
+                    acc[r] = fma(splat(weights[r * score_stride + k]), v, acc[r]);
             }
         }
         const int n = static_cast<int>(tile.head_dim - d < 16 ? tile.head_dim - d : 16);
@@ -67,8 +70,8 @@ void attend_rows(const AttentionTile& tile) {
     score_keys<R>(tile, num_blocks);
     float inverse_sums[R];
     for (int r = 0; r < R; ++r)
-        inverse_sums[r] = 1.0f / exponentiate(tile.scores + r * tile.score_stride, tile.visible[r],
-                                              tile.blocks, num_blocks);
+        inverse_sums[r] = 1.0f / exponentiate(tile.scratch + r * num_blocks * block_keys,
+                                              tile.visible[r], tile.blocks, num_blocks);
     mix_values<R>(tile, num_keys, inverse_sums);
 }
 

@@ -2,13 +2,14 @@
 // no better way, after their lanes.
 #pragma once
 
+#include "kernels/unrolled.h"
+
 namespace edge {
 namespace {
 
 template <int bits, int R>
 inline void dot4_rows(StepSums<bits> (&acc)[R], Line w, const int8_t* activations) {
-#pragma GCC unroll 16
-    for (int r = 0; r < R; ++r) acc[r] = dot4<bits>(acc[r], w, activations + r * 4);
+    unrolled<R>([&](int r) { acc[r] = dot4<bits>(acc[r], w, activations + r * 4); });
 }
 
 }  // namespace

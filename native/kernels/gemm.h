@@ -1,6 +1,8 @@
 // Matrix products on 16 lanes; included by each ISA's table after its lanes.h.
 #pragma once
 
+#include "kernels/unrolled.h"
+
 namespace edge {
 namespace {
 
@@ -111,8 +113,7 @@ inline void store_columns(const OutputTile& out, int row, Lanes values) {
 
 template <int bits, int R, int step>
 inline void add_lines(const uint8_t* lines, const int8_t* activations, StepSums<bits> (&acc)[R]) {
-#pragma GCC unroll 16
-    for (int i = 0; i < step / depth_per_line<bits>; ++i) {
+    unrolled<step / depth_per_line<bits>>([&](int i) {
         const Line line = load_line(lines + i * line_bytes);
         if constexpr (bits == 8) {
             dot4_rows<8>(acc, line, activations + i * R * 4);
@@ -121,7 +122,7 @@ inline void add_lines(const uint8_t* lines, const int8_t* activations, StepSums<
             dot4_rows<4>(acc, low_nibbles(line), a);
             dot4_rows<4>(acc, high_nibbles(line), a + R * 4);
         }
-    }
+    });
 }
 
 // `step` consecutive k of one panel against R quantized rows; the sums are exact integers.
@@ -143,8 +144,7 @@ void gemm_int_rows(const Panel& panel, const QuantizedTile& tile, const OutputTi
     constexpr bool folds = zero_point<bits, has_minima> != 0;
     constexpr float per_minimum = folds ? 1.0f / zero_point<bits, has_minima> : -1.0f;
     Lanes total[R];
-#pragma GCC unroll 16
-    for (int r = 0; r < R; ++r) total[r] = zero();
+    unrolled<R>([&](int r) { total[r] = zero(); });
     const uint8_t* lines = panel.lines;
     const int8_t* values = tile.values;
     const int32_t* sums = tile.group_sums;
@@ -152,8 +152,7 @@ void gemm_int_rows(const Panel& panel, const QuantizedTile& tile, const OutputTi
     const int64_t num_groups = panel.depth / panel.group;
     for (int64_t g = 0; g < num_groups; ++g, sums += R) {
         IntLanes acc[R];
-#pragma GCC unroll 16
-        for (int r = 0; r < R; ++r) acc[r] = start<bits>(folds ? sums[r] : 0);
+        unrolled<R>([&](int r) { acc[r] = start<bits>(folds ? sums[r] : 0); });
         int64_t rest = panel.group;
         do {
             for (int i = 0; i < panel.ahead.per_step; ++i, ahead += line_bytes) fetch_ahead(ahead);
@@ -163,17 +162,15 @@ void gemm_int_rows(const Panel& panel, const QuantizedTile& tile, const OutputTi
             rest -= step;
         } while (rest > 0);
         const Lanes scale = scale_of(panel.scales, panel, g);
-#pragma GCC unroll 16
-        for (int r = 0; r < R; ++r) total[r] = fma(to_float(acc[r]), scale, total[r]);
+        unrolled<R>([&](int r) { total[r] = fma(to_float(acc[r]), scale, total[r]); });
         if constexpr (has_minima) {
             const Lanes minimum = mul(scale_of(panel.minima, panel, g), splat(per_minimum));
-#pragma GCC unroll 16
-            for (int r = 0; r < R; ++r)
+            unrolled<R>([&](int r) {
                 total[r] = fma(splat(static_cast<float>(sums[r])), minimum, total[r]);
+            });
         }
     }
-#pragma GCC unroll 16
-    for (int r = 0; r < R; ++r) store_columns(out, r, mul(total[r], splat(tile.scales[r])));
+    unrolled<R>([&](int r) { store_columns(out, r, mul(total[r], splat(tile.scales[r]))); });
 }
 
 template <int bits, bool has_minima, int step, int R = tile_rows>

@@ -85,13 +85,23 @@ struct QuantizedRowSink {
 };
 
 constexpr int block_keys = 16;
+constexpr int span_keys = 128;  // weighed at once, with a running maximum; f32 weighs all at once
 constexpr uint32_t all_valid = 0xFFFF;
 
-// Sixteen keys [head_dim][16] and values [16][value_stride]. A place whose bit in `valid` is not
-// set holds no key; its numbers are finite.
+// How keys and values are stored. Blocks of sixteen, in lines of 64 bytes; a head's dimension is
+// padded with zeros.
+//   f32   keys [dim][16], values [16][dim up to 16]
+//   bf16  keys [dim/2][16][2], values [dim/16][16/2][16 of dim][2]
+//   int8  keys [dim/4][16][4], values [dim/16][16/4][16 of dim][4], unsigned around 128, each then
+//         followed by a line of float scales, one per key or value
+enum class KeyFormat { f32, bf16, int8 };
+constexpr int num_key_formats = 3;
+
+// Sixteen keys and values of one head. A place whose bit in `valid` is not set holds no key; its
+// numbers are finite.
 struct KeyBlock {
-    const float* keys;
-    const float* values;
+    const void* keys;
+    const void* values;
     uint32_t valid;
 };
 
@@ -101,12 +111,16 @@ struct AttentionTile {
     const int32_t* visible;       // [rows] the valid ones of places 0..visible-1 are attended
     int rows;
     const KeyBlock* blocks;  // [ceil(largest visible / 16)]
-    int64_t value_stride;    // head_dim rounded up to 16
     int64_t head_dim;
     float scale;
-    float* scores;         // scratch, [rows][score_stride]
-    int64_t score_stride;  // at least the places of all blocks
+    float* scratch;  // [rows][scratch_per_row]
 };
+
+// Floats of scratch that a row of a tile needs for the places of `num_blocks` blocks.
+constexpr int64_t scratch_per_row(KeyFormat format, int64_t head_dim, int64_t num_blocks) {
+    return format == KeyFormat::f32 ? num_blocks * block_keys
+                                    : 2 * span_keys + (head_dim + 15) / 16 * 16;
+}
 
 // Of some logits x: their maximum, the sum of e = exp(x - maximum), the sum of (x - maximum) * e.
 struct LogitMoments {
@@ -137,24 +151,27 @@ struct KernelTable {
     float (*rms_norm)(const float* x, const float* weight, int64_t count, float eps, float* out);
     void (*silu_multiply)(const float* gate, const float* up, int64_t count, float* out);
     void (*add)(const float* x, int64_t count, float* sum);
-    void (*attend)(const AttentionTile& tile);
+    void (*attend[num_key_formats])(const AttentionTile& tile);
     float (*maximum)(const float* x, int64_t count);  // -inf for none
     LogitMoments (*logit_moments)(const float* x, int64_t count);
 
     // For measuring peak rates, on [burst_chains][16] accumulators. A round of int8 is a step of
     // the depth: it adds to every lane, four times, the dot products of its four weights (nibbles,
     // [16][4]) with four activations and with the next four; chain c starts at c, and the caller
-    // keeps the sums within int32. A round of float is out = out * x + y.
+    // keeps the sums within int32. A round of float is out = out * x + y; one of bf16 adds to
+    // every lane the products of a pair of x with a pair of y.
     int burst_chains;
     void (*burst_int8)(const uint8_t* weights, const int8_t* activations, int64_t rounds,
                        float* out);
     void (*burst_float)(float x, float y, int64_t rounds, float* out);
+    void (*burst_bf16)(float x, float y, int64_t rounds, float* out);
 };
 
 extern const KernelTable generic_kernels;
 extern const KernelTable avx2_kernels;
 extern const KernelTable avxvnni_kernels;
 extern const KernelTable avx512vnni_kernels;
+extern const KernelTable avx512bf16_kernels;
 extern const KernelTable neon_dotprod_kernels;
 extern const KernelTable neon_i8mm_kernels;
 

@@ -76,28 +76,35 @@ void add_row(const float* x, int64_t count, float* total) {
 inline float largest_magnitude(const float* x, int64_t depth) {
     Lanes high = zero();
     Lanes poison = zero();
-    for (int64_t i = 0; i < depth; i += 16) {
-        const Lanes v = load(x + i);
+    for_lanes(depth, [&](int64_t i, int n) {
+        const Lanes v = load_run(x + i, n);
         high = max(high, abs(v));
         poison = fma(v, zero(), poison);
-    }
+    });
     return largest(high) + sum(poison);
 }
 
-float quantize_row(const float* x, int64_t depth, const QuantizedRowSink& sink) {
-    const float magnitude = largest_magnitude(x, depth);
+// Four values each go to places `stride` bytes apart; take_sum(i, sum) gets the sum of the values
+// from i to i + sum_step - 1. Returns as KernelTable::quantize_row.
+template <typename TakeSum>
+inline float quantize(const float* x, int64_t count, int8_t* place, int64_t stride,
+                      TakeSum take_sum) {
+    const float magnitude = largest_magnitude(x, count);
     if (!std::isfinite(magnitude)) return std::numeric_limits<float>::quiet_NaN();
     const Lanes inverse = splat(magnitude > 1e-30f ? 127.0f / magnitude : 0.0f);
-    int8_t* place = sink.values;
-    for (int64_t first = 0; first < depth; first += sum_step) {
+    for_lanes(count, [&](int64_t first, int n) {
         int8_t values[sum_step];
-        const Lanes rounded = round_even(mul(load(x + first), inverse));
+        const Lanes rounded = round_even(mul(load_run(x + first, n), inverse));
         store_int8(values, rounded);
-        sink.sums[first / sum_step] = static_cast<int32_t>(sum(rounded));  // exact
-        for (int i = 0; i < sum_step; i += 4, place += sink.stride)
-            std::memcpy(place, values + i, 4);
-    }
+        take_sum(first, static_cast<int32_t>(sum(rounded)));  // exact
+        for (int i = 0; i < n; i += 4, place += stride) std::memcpy(place, values + i, 4);
+    });
     return magnitude > 1e-30f ? magnitude / 127.0f : 0.0f;
+}
+
+float quantize_row(const float* x, int64_t depth, const QuantizedRowSink& sink) {
+    return quantize(x, depth, sink.values, sink.stride,
+                    [&](int64_t first, int32_t total) { sink.sums[first / sum_step] = total; });
 }
 
 LogitMoments logit_moments(const float* x, int64_t count) {

@@ -5,6 +5,9 @@
 #include "kernels/gemm.h"
 #include "kernels/rows.h"
 #include "kernels/attention.h"
+#include "kernels/span_attention.h"
+#include "kernels/bf16_keys.h"
+#include "kernels/int8_keys.h"
 #include "kernels/peak.h"
 
 namespace edge {
@@ -12,11 +15,25 @@ namespace {
 
 constexpr KernelTable table_of(const char* isa) {
     return {
-        isa,          tile_rows,   query_rows,        gemm_float,
-        gemm_int<8>,  gemm_int<4>, gemm_int_float<8>, gemm_int_float<4>,
-        quantize_row, rms_norm,    silu_multiply,     add_row,
-        attend,       maximum,     logit_moments,     burst_chains,
-        burst_int8,   burst_float,
+        isa,
+        tile_rows,
+        query_rows,
+        gemm_float,
+        gemm_int<8>,
+        gemm_int<4>,
+        gemm_int_float<8>,
+        gemm_int_float<4>,
+        quantize_row,
+        rms_norm,
+        silu_multiply,
+        add_row,
+        {attend, attend_in_spans<Bf16Keys>, attend_in_spans<Int8Keys>},
+        maximum,
+        logit_moments,
+        burst_chains,
+        burst_int8,
+        burst_float,
+        burst_bf16,
     };
 }
 

@@ -16,7 +16,7 @@ from edge import machine, profile
 from edge.costs import StepCosts
 from edge.profile import Identity
 
-HERE = Identity("ab" * 32, "a processor", 2, "avx2", "native", "int8", "cd" * 32)
+HERE = Identity("ab" * 32, "a processor", 2, "avx2", "native", "int8", "bf16", "cd" * 32)
 COSTS = StepCosts(((1, 1e6), (8, 2e6)), ((1, 1e5), (8, 3e5)), 12.0, "calibration")
 PUZZLE = "53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79"
 

@@ -16,7 +16,13 @@ Edge = Callable[..., Any]
 PARTS = ("gemm_ms", "attention_ms", "head_ms", "quantize_ms", "other_ms")
 FIELDS = {
     *("rows", "context", "head_rows", "type", "threads", "isa", "step_ms", "step_ms_p95", *PARTS),
-    *("int8_peak_gops", "float_peak_gops", "gemm_peak_share", "step_over_peak_time"),
+    *(
+        "int8_peak_gops",
+        "bf16_peak_gops",
+        "float_peak_gops",
+        "gemm_peak_share",
+        "step_over_peak_time",
+    ),
     "peak_rss_bytes",
 }
 QUICK = ("--repeats", "2", "--threads", "1")
@@ -37,6 +43,7 @@ def assert_consistent(measurement: dict[str, Any]) -> None:
     assert 0 < measurement["gemm_peak_share"] < 1.5
     assert measurement["step_over_peak_time"] > 0.5
     assert measurement["int8_peak_gops"] > 0
+    assert measurement["bf16_peak_gops"] > 0
     assert measurement["float_peak_gops"] > 0
 
 

@@ -1,7 +1,8 @@
-// The attention kernel on every ISA: bit-equal to the generic one, near a double reference, and
-// what a row sees does not depend on the rows computed with it.
+// The attention kernels of every ISA and key format: bit-equal to the generic one, near a double
+// reference, and what a row sees does not depend on the rows computed with it.
 #include "check.h"
 #include "guarded.h"
+#include "key_layout.h"
 #include "tables.h"
 
 using namespace edge;
@@ -9,23 +10,33 @@ using namespace edge::test;
 
 namespace {
 
-constexpr int64_t max_keys = 70;
-constexpr int64_t max_padded = 80;
+constexpr int64_t max_keys = 300;  // more than two spans
+constexpr int64_t max_blocks = 19;
 constexpr int64_t max_dim = 130;
-constexpr int64_t max_stride = 144;
+constexpr int64_t max_block_bytes = 16 * 144 * 4;
+constexpr KeyFormat formats[] = {KeyFormat::f32, KeyFormat::bf16, KeyFormat::int8};
+const char* const format_names[] = {"f32", "bf16", "int8"};
 
-int64_t round_up_to_16(int64_t count) { return (count + 15) / 16 * 16; }
+// What rounding queries and weights may change in a mean of values up to 1.
+double tolerance(KeyFormat format) {
+    return format == KeyFormat::f32 ? 2e-6 : format == KeyFormat::bf16 ? 0.01 : 0.03;
+}
 
 // Keys, values and queries of one head.
 class Head {
 public:
     // Every `hole`-th place holds no key; 0: all do.
-    explicit Head(int64_t dim, int hole = 0)
-        : dim_(dim),
+    Head(KeyFormat format, int64_t dim, int hole)
+        : shape_{1, 1, dim, format},
+          dim_(dim),
           hole_(hole),
           queries_(random_floats(max_tile_rows * dim, 31)),
           keys_(random_floats(max_keys * dim, 32)),
-          values_(random_floats(max_keys * dim, 33)) {}
+          values_(random_floats(max_keys * dim, 33)) {
+        pack();
+    }
+
+    KeyFormat format() const { return shape_.format; }
 
     int64_t dim() const { return dim_; }
 
@@ -34,7 +45,7 @@ public:
                               const std::vector<int32_t>& visible) {
         const int rows = static_cast<int>(visible.size());
         const int64_t num_keys = *std::max_element(visible.begin(), visible.end());
-        const int64_t padded = round_up_to_16(num_keys);
+        const int64_t num_blocks = (num_keys + block_keys - 1) / block_keys;
         const auto count = static_cast<size_t>(rows * dim_);
         const float* query = query_buffer_.copy(side, &queries_[first * dim_], count);
         float* out = out_buffer_.filled(side, count, -777.0f);
@@ -44,11 +55,12 @@ public:
             query_rows.push_back(query + r * dim_);
             out_rows.push_back(out + r * dim_);
         }
-        const auto blocks =
-            blocks_of(place_keys(side, num_keys), place_values(side, num_keys), num_keys);
-        table.attend({query_rows.data(), out_rows.data(), visible_buffer_.copy(side, visible), rows,
-                      blocks.data(), round_up_to_16(dim_), dim_, scale(),
-                      score_buffer_.at(side, static_cast<size_t>(rows * padded)), padded});
+        const auto blocks = place_blocks(side, num_blocks);
+        const auto scratch =
+            static_cast<size_t>(rows * scratch_per_row(shape_.format, dim_, num_blocks));
+        table.attend[static_cast<int>(shape_.format)](
+            {query_rows.data(), out_rows.data(), visible_buffer_.copy(side, visible), rows,
+             blocks.data(), dim_, scale(), scratch_buffer_.at(side, scratch)});
         return {out, out + count};
     }
 
@@ -72,44 +84,50 @@ public:
     }
 
 private:
-    bool holds_key(int64_t place) const { return hole_ == 0 || place % hole_ != hole_ - 1; }
-
-    std::vector<KeyBlock> blocks_of(const float* keys, const float* values,
-                                    int64_t num_keys) const {
-        std::vector<KeyBlock> blocks;
-        for (int64_t first = 0; first < num_keys; first += block_keys) {
-            uint32_t valid = 0;
-            for (int64_t i = 0; i < block_keys; ++i)
-                valid |= static_cast<uint32_t>(holds_key(first + i)) << i;
-            blocks.push_back({keys + first * dim_, values + first * round_up_to_16(dim_), valid});
-        }
-        return blocks;
+    bool holds_key(int64_t place) const {
+        return place < max_keys && (hole_ == 0 || place % hole_ != hole_ - 1);
     }
 
     float scale() const { return 1.0f / std::sqrt(static_cast<float>(dim_)); }
 
-    const float* place_keys(Side side, int64_t num_keys) {
-        const int64_t padded = round_up_to_16(num_keys);
-        float* packed = key_buffer_.filled(side, static_cast<size_t>(padded * dim_), 0.0f);
-        for (int64_t k = 0; k < num_keys; ++k)
-            for (int64_t d = 0; d < dim_; ++d)
-                packed[(k / 16 * dim_ + d) * 16 + k % 16] = keys_[k * dim_ + d];
-        return packed;
+    // Packed blocks of all keys; what is stored of them is the truth from then on.
+    void pack() {
+        packed_keys_.resize(static_cast<size_t>(max_blocks * shape_.key_block()));
+        packed_values_.resize(static_cast<size_t>(max_blocks * shape_.value_block()));
+        for (int64_t k = 0; k < max_keys; ++k) {
+            std::byte* keys = packed_keys_.data() + k / block_keys * shape_.key_block();
+            std::byte* values = packed_values_.data() + k / block_keys * shape_.value_block();
+            float* key = &keys_[k * dim_];
+            float* value = &values_[k * dim_];
+            if (holds_key(k)) shape_.place(keys, values, k % block_keys, key, value);
+            shape_.read(keys, values, k % block_keys, key, value);
+        }
     }
-    const float* place_values(Side side, int64_t num_keys) {
-        const int64_t stride = round_up_to_16(dim_);
-        float* packed = value_buffer_.filled(side, static_cast<size_t>(num_keys * stride), 0.0f);
-        for (int64_t k = 0; k < num_keys; ++k)
-            std::copy_n(&values_[k * dim_], dim_, packed + k * stride);
-        return packed;
+    std::vector<KeyBlock> place_blocks(Side side, int64_t num_blocks) {
+        const int64_t key_block = shape_.key_block(), value_block = shape_.value_block();
+        const auto* keys = key_buffer_.copy(side, packed_keys_.data(),
+                                            static_cast<size_t>(num_blocks * key_block));
+        const auto* values = value_buffer_.copy(side, packed_values_.data(),
+                                                static_cast<size_t>(num_blocks * value_block));
+        std::vector<KeyBlock> blocks;
+        for (int64_t b = 0; b < num_blocks; ++b) {
+            uint32_t valid = 0;
+            for (int64_t i = 0; i < block_keys; ++i)
+                valid |= static_cast<uint32_t>(holds_key(b * block_keys + i)) << i;
+            blocks.push_back({keys + b * key_block, values + b * value_block, valid});
+        }
+        return blocks;
     }
 
+    AttentionShape shape_;
     int64_t dim_;
     int hole_;
     std::vector<float> queries_, keys_, values_;
     Guarded<float> query_buffer_{max_tile_rows * max_dim}, out_buffer_{max_tile_rows * max_dim};
-    Guarded<float> key_buffer_{max_padded * max_dim}, value_buffer_{max_keys * max_stride};
-    Guarded<float> score_buffer_{max_tile_rows * max_padded};
+    std::vector<std::byte> packed_keys_, packed_values_;
+    Guarded<std::byte> key_buffer_{max_blocks * max_block_bytes};
+    Guarded<std::byte> value_buffer_{max_blocks * max_block_bytes};
+    Guarded<float> scratch_buffer_{max_tile_rows * (max_blocks * block_keys + max_dim + 16)};
     Guarded<int32_t> visible_buffer_{max_tile_rows};
 };
 
@@ -131,20 +149,23 @@ void check_rows(const KernelTable& table, Side side, Head& head,
         for (int64_t d = 0; d < head.dim(); ++d) {
             const float value = together[r * head.dim() + d];
             check(same(value, alone[d]), "differs from generic, one row at a time");
-            check(near(value, reference[d], 2e-6 * (1.0 + std::fabs(reference[d]))),
+            check(near(value, reference[d],
+                       tolerance(head.format()) * (1.0 + std::fabs(reference[d]))),
                   "far from double");
         }
     }
 }
 
 void check_head(const KernelTable& table, Side side, Head& head, int hole) {
-    for (int num_keys = 1; num_keys <= max_keys;
-         num_keys += num_keys < 34 && hole == 0 ? step_of(5) : 7)
+    for (int num_keys = 1; num_keys <= max_keys; num_keys += num_keys < 34 && hole == 0 ? step_of(5)
+                                                             : num_keys < 70            ? 7
+                                                                                        : 55)
         for (int rows = 1; rows <= table.query_rows; ++rows)
             for (const bool stepped : {false, true}) {
-                current_case = std::string(table.isa) + " dim " + std::to_string(head.dim()) +
-                               " keys " + std::to_string(num_keys) + " rows " +
-                               std::to_string(rows) + " hole " + std::to_string(hole);
+                current_case = std::string(table.isa) + " " +
+                               format_names[static_cast<int>(head.format())] + " dim " +
+                               std::to_string(head.dim()) + " keys " + std::to_string(num_keys) +
+                               " rows " + std::to_string(rows) + " hole " + std::to_string(hole);
                 check_rows(table, side, head, visibility(rows, num_keys, stepped));
             }
 }
@@ -154,9 +175,11 @@ void check_head(const KernelTable& table, Side side, Head& head, int hole) {
 int main() {
     for (const int64_t dim : {1, 2, 8, 15, 16, 17, 32, 64, 70, 128, 130})
         for (const int hole : {0, 3, 17}) {
-            Head head(dim, hole);
-            for (const KernelTable* table : all_tables())
-                for (const Side side : both_sides) check_head(*table, side, head, hole);
+            for (const KeyFormat format : formats) {
+                Head head(format, dim, hole);
+                for (const KernelTable* table : all_tables())
+                    for (const Side side : both_sides) check_head(*table, side, head, hole);
+            }
         }
     return verdict();
 }

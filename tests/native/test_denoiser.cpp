@@ -67,17 +67,29 @@ bool equal(const std::vector<HeadRow>& a, const std::vector<HeadRow>& b) {
 
 using File = std::shared_ptr<const ModelFile>;
 
-void check_isas_and_threads(const File& file, Activations activations) {
+constexpr KeyFormat formats[] = {KeyFormat::f32, KeyFormat::bf16, KeyFormat::int8};
+
+EngineOptions with_threads(int count) {
+    EngineOptions options;
+    options.num_threads = count;
+    return options;
+}
+
+void check_isas_and_threads(const File& file, const EngineOptions& common) {
     for (const int count : {1, 2, 13, 40}) {
         if (emulated_cpu() != nullptr && count > 13) continue;
-        Denoiser plain(file, shape, 1, activations, "generic");
+        EngineOptions options = common;
+        options.isa = "generic";
+        Denoiser plain(file, shape, options);
         const auto expected = plain.step(first_positions(count)).rows;
         check(expected.size() == static_cast<size_t>(count), "another number of rows");
         for (const std::string& isa : supported_isas())
             for (const int threads : {1, 2, 5}) {
                 current_case =
                     isa + " threads " + std::to_string(threads) + " rows " + std::to_string(count);
-                Denoiser denoiser(file, shape, threads, activations, isa);
+                options.num_threads = threads;
+                options.isa = isa;
+                Denoiser denoiser(file, shape, options);
                 check(equal(denoiser.step(first_positions(count)).rows, expected),
                       "depends on ISA or threads");
             }
@@ -85,13 +97,15 @@ void check_isas_and_threads(const File& file, Activations activations) {
 }
 
 // Causal rows do not see what follows, so a cache of the first ones changes nothing.
-void check_cache(const File& file) {
-    current_case = "a cached prefix";
-    Denoiser denoiser(file, shape, 2, Activations::int8, "");
+void check_cache(const File& file, KeyFormat format) {
+    current_case = "a cached prefix, format " + std::to_string(static_cast<int>(format));
+    EngineOptions options = with_threads(2);
+    options.kv = format;
+    Denoiser denoiser(file, shape, options);
     StepInput whole = first_positions(20);
     whole.mask.kind = AttentionMask::Kind::causal;
     const auto expected = denoiser.step(whole).rows;
-    KvCache cache(shape.num_layers, shape.attention, 64);
+    KvCache cache(shape.num_layers, denoiser.shape().attention, 64);
     StepInput prefix = first_positions(12);
     prefix.mask = whole.mask;
     prefix.cache = &cache;
@@ -108,8 +122,8 @@ void check_cache(const File& file) {
 
 void check_cancelling(const File& file) {
     current_case = "a cancelled step";
-    Denoiser denoiser(file, shape, 2, Activations::int8, "");
-    KvCache cache(shape.num_layers, shape.attention, 64);
+    Denoiser denoiser(file, shape, with_threads(2));
+    KvCache cache(shape.num_layers, denoiser.shape().attention, 64);
     CancelFlag cancel{true};
     StepInput input = first_positions(8);
     input.cache = &cache;
@@ -133,7 +147,7 @@ bool has_threads(int count) {
 void check_fork(const File& file) {
     if (emulated_cpu() != nullptr) return;
     current_case = "after a fork";
-    Denoiser denoiser(file, shape, 3, Activations::int8, "");
+    Denoiser denoiser(file, shape, with_threads(3));
     const auto expected = denoiser.step(first_positions(30)).rows;
     const pid_t child = ::fork();
     if (child == 0) {
@@ -163,7 +177,7 @@ void check_refused(Denoiser& denoiser, const char* name, Change change) {
 }
 
 void check_impossible_input(const File& file) {
-    Denoiser denoiser(file, shape, 1, Activations::int8, "");
+    Denoiser denoiser(file, shape, with_threads(1));
     check_refused(denoiser, "nothing", [](StepInput& s) { s = {}; });
     check_refused(denoiser, "id too large", [](StepInput& s) { s.ids[2] = vocab; });
     check_refused(denoiser, "negative id", [](StepInput& s) { s.ids[2] = -1; });
@@ -171,6 +185,10 @@ void check_impossible_input(const File& file) {
     check_refused(denoiser, "position twice", [](StepInput& s) { s.positions[1] = 0; });
     check_refused(denoiser, "head row beyond", [](StepInput& s) { s.head_rows[3] = 4; });
     check_refused(denoiser, "fewer positions", [](StepInput& s) { s.positions.pop_back(); });
+    AttentionShape foreign = denoiser.shape().attention;
+    foreign.format = KeyFormat::int8;
+    KvCache bytes(shape.num_layers, foreign, 64);
+    check_refused(denoiser, "another format's cache", [&](StepInput& s) { s.cache = &bytes; });
     check_refused(denoiser, "no cache", [](StepInput& s) { s.store = true; });
     check_refused(denoiser, "temperature", [](StepInput& s) { s.head.temperature = NAN; });
 }
@@ -184,8 +202,13 @@ int main() {
         const TemporaryFile stored(model_bytes(type));
         const auto file = std::make_shared<const ModelFile>(stored.path(), true);
         for (const Activations kind : {Activations::int8, Activations::f32})
-            check_isas_and_threads(file, kind);
-        check_cache(file);
+            for (const KeyFormat format : formats) {
+                EngineOptions options;
+                options.activations = kind;
+                options.kv = format;
+                check_isas_and_threads(file, options);
+            }
+        for (const KeyFormat format : formats) check_cache(file, format);
         check_cancelling(file);
         check_fork(file);
         check_impossible_input(file);

@@ -90,7 +90,9 @@ def test_int8_activations_round_as_described(
     from_gguf: Callable[[Path], Any],
 ) -> None:
     path, ids = converted(source, type), some_ids(81)
-    wanted = numpy_twin.forward(from_gguf(path), ids, numpy_twin.AsEngine(int8=True))
+    net = from_gguf(path)
+    exactly = numpy_twin.AsEngine(int8=True, quantized=net.is_quantized)
+    wanted = numpy_twin.forward(net, ids, exactly)
     logits = denoiser(path, activations="int8").logits(ids)
     assert np.abs(logits - wanted).max() < BOUND
 
@@ -104,9 +106,10 @@ def test_operations_are_in_the_order_that_kernels_h_promises(
     from_gguf: Callable[[Path], Any],
 ) -> None:
     path, ids = converted(golden("llada"), type), some_ids(37)
+    net = from_gguf(path)
     for activations in ("int8", "f32"):
-        exactly = numpy_twin.AsEngine(int8=activations == "int8")
-        wanted = numpy_twin.forward(from_gguf(path), ids, exactly)
+        exactly = numpy_twin.AsEngine(int8=activations == "int8", quantized=net.is_quantized)
+        wanted = numpy_twin.forward(net, ids, exactly)
         assert np.array_equal(denoiser(path, activations=activations).logits(ids), wanted)
 
 
@@ -123,9 +126,9 @@ def test_masks(
     kind, *numbers = mask.split()
     sizes = [int(number) for number in numbers]
     path, ids = converted(checkpoint(n_kv_heads=2), type), some_ids(37)
-    wanted = numpy_twin.forward(
-        from_gguf(path), ids, numpy_twin.AsEngine(int8=True), numpy_twin.Mask(kind, *sizes)
-    )
+    net = from_gguf(path)
+    exactly = numpy_twin.AsEngine(int8=True, quantized=net.is_quantized)
+    wanted = numpy_twin.forward(net, ids, exactly, numpy_twin.Mask(kind, *sizes))
     logits = denoiser(path).logits(ids, _native.AttentionMask(kind, *sizes))
     assert np.abs(logits - wanted).max() < BOUND
     assert np.abs(logits - denoiser(path).logits(ids)).max() > 0.1  # the mask masks

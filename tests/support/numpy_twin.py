@@ -61,6 +61,10 @@ class Network:
         return held.values() if isinstance(held, Quantized) else held
 
     @property
+    def is_quantized(self) -> bool:
+        return any(isinstance(held, Quantized) for held in self.weights.values())
+
+    @property
     def head(self) -> Matrix:
         return self.weights.get("output.weight", self.weights["token_embd.weight"])
 
@@ -209,12 +213,16 @@ def quantized_rows(rows: Array) -> tuple[NDArray[np.int8], Array]:
 
 
 class AsEngine:
-    """Float32 in the engine's order; ``int8`` says whether activations are quantized too."""
+    """Float32 in the engine's order; ``int8`` says whether activations are quantized too.
+
+    Keys and values are then bfloat16, unless no weights are ``quantized``.
+    """
 
     dtype = F32
 
-    def __init__(self, *, int8: bool) -> None:
+    def __init__(self, *, int8: bool, quantized: bool = True) -> None:
         self._int8 = int8
+        self._quantized = quantized
 
     def linear(self, rows: Array, weights: Matrix) -> Array:
         if not isinstance(weights, Quantized):
@@ -230,6 +238,8 @@ class AsEngine:
         return rows * (F32(1.0) / np.sqrt(mean + F32(eps)))[:, None] * weight
 
     def attend(self, q: Array, k: Array, v: Array, visible: Array) -> Array:
+        if self._int8 and self._quantized:
+            return _attend_bf16(q, k, v, visible)
         scores = np.zeros((len(q), q.shape[1], k.shape[1]), F32)
         for d in range(q.shape[2]):
             scores = fma(q[..., d, None], k[:, None, :, d], scores)
@@ -248,6 +258,59 @@ class AsEngine:
 
     def silu(self, x: Array) -> Array:
         return x / (F32(1.0) + exp(F32(0.0) - x))
+
+
+def bf16(x: Array) -> Array:
+    """To the nearest bfloat16, ties to even."""
+    bits = x.astype(F32).view(np.uint32)
+    rounded = (bits + np.uint32(0x7FFF) + (bits >> 16 & 1)) & np.uint32(0xFFFF0000)
+    small = (bits & 0x7F800000) == 0
+    return np.where(small, bits & np.uint32(0x80000000), rounded).astype(np.uint32).view(F32)
+
+
+def exp2(x: Array) -> Array:
+    """exp2_of_negative of span_attention.h."""
+    x = np.maximum(F32(-126.0), x)
+    n = np.rint(x)
+    r = x - n
+    p = np.full_like(x, F32(float.fromhex("0x1.3a02ccp-7")))
+    for coefficient in ("0x1.c9fc46p-5", "0x1.ec0378p-3", "0x1.62e12cp-1", "0x1p0"):
+        p = fma(p, r, F32(float.fromhex(coefficient)))
+    return np.ldexp(p, n.astype(np.int32))
+
+
+def dot2(total: Array, a: Array, b: Array) -> Array:
+    """VDPBF16PS on the last axis of two: the second product is added first."""
+    return fma(a[..., 0], b[..., 0], fma(a[..., 1], b[..., 1], total))
+
+
+def _attend_bf16(q: Array, k: Array, v: Array, visible: Array) -> Array:
+    """Spans of 128 keys with a running maximum, scores in bits."""
+    q, k, v = bf16(q), bf16(k), bf16(v)
+    keys = -(-k.shape[1] // 16) * 16
+    k, v = (np.pad(x, ((0, 0), (0, keys - x.shape[1]), (0, 0))) for x in (k, v))
+    scores = np.zeros((len(q), q.shape[1], keys), F32)
+    for d in range(0, q.shape[2], 2):
+        scores = dot2(scores, q[:, :, None, d : d + 2], k[:, None, :, d : d + 2])
+    scale = F32(1.0) / np.sqrt(F32(q.shape[2])) * F32(1.44269504)
+    seen = np.arange(keys) < visible[:, None]
+    scores = np.where(seen, scores * scale, F32(-np.inf))
+    highest = np.full((*scores.shape[:2], 1), -np.inf, F32)
+    total = np.zeros((*scores.shape[:2], 16), F32)
+    mixed = np.zeros((*scores.shape[:2], v.shape[2]), F32)
+    for first in range(0, keys, 128):
+        span = scores[..., first : first + 128]
+        before, highest = highest, np.maximum(highest, span.max(axis=2, keepdims=True))
+        shrinkage = exp2(before - highest)
+        weights = exp2(span - highest) - F32(2.0**-126)
+        total, mixed = total * shrinkage, mixed * shrinkage
+        for i in range(0, weights.shape[2], 16):
+            total = total + weights[..., i : i + 16]
+        weights = bf16(weights)
+        for key in range(0, weights.shape[2], 2):
+            pair = v[:, first + key : first + key + 2].swapaxes(1, 2)
+            mixed = dot2(mixed, weights[:, :, None, key : key + 2], pair[:, None])
+    return mixed * (F32(1.0) / lane_sum(total))[..., None]
 
 
 def _dot(rows: Array, weights: Array) -> Array:

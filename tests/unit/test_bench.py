@@ -30,7 +30,7 @@ SHAPES_OF_ALL_KINDS = (
     replace(TINY, architecture="dream"),
 )
 OPTIONS: dict[str, Any] = {"threads": 1, "activations": "int8"}
-PEAK: Any = SimpleNamespace(int8_gops=100.0, float_gops=50.0)
+PEAK: Any = SimpleNamespace(int8_gops=100.0, float_gops=25.0, bf16_gops=50.0)
 
 
 class Clockwork:

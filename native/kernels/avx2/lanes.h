@@ -152,6 +152,31 @@ inline Lanes byte_as_float(Line x) {
     return {byte_as_float<k>(x.a), byte_as_float<k>(x.b)};
 }
 
+inline Lanes low_halves(Line x) {
+    return {_mm256_castsi256_ps(_mm256_slli_epi32(x.a, 16)),
+            _mm256_castsi256_ps(_mm256_slli_epi32(x.b, 16))};
+}
+inline Lanes high_halves(Line x) {
+    const __m256i high = _mm256_set1_epi32(-65536);
+    return {_mm256_castsi256_ps(_mm256_and_si256(x.a, high)),
+            _mm256_castsi256_ps(_mm256_and_si256(x.b, high))};
+}
+inline __m256 round_bf16(__m256 x) {
+    const __m256i bits = _mm256_castps_si256(x);
+    const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+    const __m256i up = _mm256_add_epi32(odd, _mm256_set1_epi32(0x7FFF));
+    const __m256 rounded = _mm256_castsi256_ps(_mm256_add_epi32(bits, up));
+    const __m256 sign = _mm256_and_ps(x, _mm256_set1_ps(-0.0f));
+    const __m256 quiet = _mm256_or_ps(x, _mm256_castsi256_ps(_mm256_set1_epi32(0x400000)));
+    const __m256i exponent = _mm256_and_si256(bits, _mm256_set1_epi32(0x7F800000));
+    const __m256 is_small =
+        _mm256_castsi256_ps(_mm256_cmpeq_epi32(exponent, _mm256_setzero_si256()));
+    const __m256 kept = _mm256_blendv_ps(rounded, quiet, _mm256_cmp_ps(x, x, _CMP_UNORD_Q));
+    return _mm256_and_ps(_mm256_blendv_ps(kept, sign, is_small),
+                         _mm256_castsi256_ps(_mm256_set1_epi32(-65536)));
+}
+inline Lanes round_bf16(Lanes x) { return {round_bf16(x.a), round_bf16(x.b)}; }
+
 inline Lanes to_float(IntLanes x) { return {_mm256_cvtepi32_ps(x.a), _mm256_cvtepi32_ps(x.b)}; }
 
 // Makes the compiler take the line for changed.

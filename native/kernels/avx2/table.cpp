@@ -1,5 +1,6 @@
 #include "kernels/avx2/dot.h"
 #include "kernels/each_row.h"
+#include "kernels/plain_halves.h"
 
 #include "kernels/table.h"
 

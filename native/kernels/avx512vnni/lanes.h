@@ -12,7 +12,7 @@ namespace edge {
 namespace {
 
 constexpr int tile_rows = 12;
-constexpr int query_rows = 8;
+constexpr int query_rows = 12;
 constexpr int dot_rows = 4;
 constexpr int dot_cols = 4;
 constexpr int burst_chains = 12;
@@ -20,6 +20,8 @@ constexpr int burst_chains = 12;
 using Lanes = __m512;
 using IntLanes = __m512i;
 using Line = __m512i;
+
+using FourBytes = int32_t __attribute__((may_alias));
 
 inline __mmask16 first(int n) { return static_cast<__mmask16>((1u << n) - 1u); }
 
@@ -96,6 +98,21 @@ inline Lanes byte_as_float(Line a) {
     return _mm512_cvtepi32_ps(byte);
 }
 
+inline Lanes low_halves(Line a) { return _mm512_castsi512_ps(_mm512_slli_epi32(a, 16)); }
+inline Lanes high_halves(Line a) {
+    return _mm512_castsi512_ps(_mm512_and_si512(a, _mm512_set1_epi32(-65536)));
+}
+inline Lanes round_bf16(Lanes a) {
+    const __m512i bits = _mm512_castps_si512(a);
+    const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+    __m512i kept = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7FFF)));
+    const __mmask16 is_nan = _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q);
+    kept = _mm512_mask_or_epi32(kept, is_nan, bits, _mm512_set1_epi32(0x400000));
+    const __mmask16 is_small = _mm512_testn_epi32_mask(bits, _mm512_set1_epi32(0x7F800000));
+    kept = _mm512_mask_and_epi32(kept, is_small, bits, _mm512_set1_epi32(INT32_MIN));
+    return _mm512_castsi512_ps(_mm512_and_si512(kept, _mm512_set1_epi32(-65536)));
+}
+
 inline Lanes to_float(IntLanes a) { return _mm512_cvtepi32_ps(a); }
 
 // Makes the compiler take the line for changed.
@@ -117,7 +134,7 @@ inline IntLanes dot4(IntLanes acc, Line w, const int8_t* activations) {
 #if defined(__AVX512VNNI__)
     asm("vpdpbusd %2%{1to16%}, %1, %0"
         : "+v"(acc)
-        : "v"(w), "m"(*reinterpret_cast<const int32_t*>(activations)));
+        : "v"(w), "m"(*reinterpret_cast<const FourBytes*>(activations)));
     return acc;
 #else  // simulated
     int32_t four;

@@ -1,6 +1,7 @@
 #include "kernels/avx512vnni/lanes.h"
 #include "kernels/plain_steps.h"
 #include "kernels/each_row.h"
+#include "kernels/plain_halves.h"
 
 #include "kernels/table.h"
 

@@ -1,6 +1,7 @@
 #include "kernels/avxvnni/dot.h"
 #include "kernels/plain_steps.h"
 #include "kernels/each_row.h"
+#include "kernels/plain_halves.h"
 
 #include "kernels/table.h"
 

@@ -157,6 +157,28 @@ inline Lanes byte_as_float(Line a) {
     return each([&](int i) { return static_cast<float>(a.v[4 * i + k]); });
 }
 
+// The bfloat16 in the low or high half of each lane's four bytes.
+inline Lanes low_halves(Line a) {
+    return each([&](int i) {
+        return float_of(uint32_t{a.v[4 * i]} << 16 | uint32_t{a.v[4 * i + 1]} << 24);
+    });
+}
+inline Lanes high_halves(Line a) {
+    return each([&](int i) {
+        return float_of(uint32_t{a.v[4 * i + 2]} << 16 | uint32_t{a.v[4 * i + 3]} << 24);
+    });
+}
+// To the nearest bfloat16, ties to even; what is below 2^-126 becomes zero.
+inline Lanes round_bf16(Lanes a) {
+    return each([&](int i) {
+        uint32_t bits;
+        std::memcpy(&bits, &a.v[i], sizeof bits);
+        if (std::isnan(a.v[i])) return float_of((bits | 0x400000u) & 0xFFFF0000u);
+        if ((bits & 0x7F800000u) == 0) return float_of(bits & 0x80000000u);
+        return float_of((bits + 0x7FFFu + (bits >> 16 & 1u)) & 0xFFFF0000u);
+    });
+}
+
 // Makes the compiler take the line for changed.
 inline void forget(Line& a) { asm volatile("" : "+m"(a)); }
 

@@ -170,6 +170,36 @@ inline Lanes byte_as_float(Line x) {
     return each([](uint8x16_t v) { return byte_as_float<k>(v); }, x);
 }
 
+inline Lanes low_halves(Line x) {
+    return each(
+        [](uint8x16_t v) {
+            return vreinterpretq_f32_u32(vshlq_n_u32(vreinterpretq_u32_u8(v), 16));
+        },
+        x);
+}
+inline Lanes high_halves(Line x) {
+    return each(
+        [](uint8x16_t v) {
+            return vreinterpretq_f32_u32(
+                vandq_u32(vreinterpretq_u32_u8(v), vdupq_n_u32(0xFFFF0000u)));
+        },
+        x);
+}
+inline float32x4_t round_bf16(float32x4_t x) {
+    const uint32x4_t bits = vreinterpretq_u32_f32(x);
+    const uint32x4_t odd = vandq_u32(vshrq_n_u32(bits, 16), vdupq_n_u32(1));
+    const uint32x4_t rounded = vaddq_u32(bits, vaddq_u32(odd, vdupq_n_u32(0x7FFF)));
+    const uint32x4_t quiet = vorrq_u32(bits, vdupq_n_u32(0x400000));
+    const uint32x4_t sign = vandq_u32(bits, vdupq_n_u32(0x80000000u));
+    const uint32x4_t exponent = vandq_u32(bits, vdupq_n_u32(0x7F800000));
+    const uint32x4_t kept = vbslq_u32(vceqq_f32(x, x), rounded, quiet);
+    const uint32x4_t flushed = vbslq_u32(vceqq_u32(exponent, vdupq_n_u32(0)), sign, kept);
+    return vreinterpretq_f32_u32(vandq_u32(flushed, vdupq_n_u32(0xFFFF0000u)));
+}
+inline Lanes round_bf16(Lanes x) {
+    return each([](float32x4_t v) { return round_bf16(v); }, x);
+}
+
 // Makes the compiler take the line for changed.
 inline void forget(Line& x) { asm volatile("" : "+w"(x.a), "+w"(x.b), "+w"(x.c), "+w"(x.d)); }
 

@@ -1,6 +1,7 @@
 #include "kernels/neon_dotprod/dot.h"
 #include "kernels/plain_steps.h"
 #include "kernels/neon_dotprod/by_lane.h"
+#include "kernels/plain_halves.h"
 
 #include "kernels/table.h"
 
