@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import psutil
@@ -76,6 +77,21 @@ class Subject:
     def scale(self) -> float:
         """Layers asked for by layers loaded."""
         return self.num_layers / self.denoiser.num_layers
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step to be timed: ``rows`` behind the ``prefix``, which ``request``'s cache holds."""
+
+    rows: int
+    head_rows: int
+    prefix: NDArray[np.int32]
+    request: StepRequest
+
+    @property
+    def context(self) -> int:
+        """How many positions are cached."""
+        return len(self.prefix)
 
 
 @dataclass(frozen=True)
@@ -168,22 +184,43 @@ def opened_shape(
     gets the bytes of each tensor written. Raises DoesNotFitError, RequestError, OSError.
     """
     check_options(threads, activations, kv)
-    thin = _thinner(shape, layers)
-    num_bytes = weight_bytes(thin, kind)
-    _check_memory(num_bytes, thin, plan)
-    with tempfile.TemporaryDirectory(prefix="edge-bench-") as folder:
-        _check_disk(folder, num_bytes)
-        path = Path(folder, "random.gguf")
-        write_random_model(path, thin, kind, advance)
-        _check_memory(num_bytes, thin, plan)  # once more: the folder may itself be in memory
+    with random_file(thinner(shape, layers), kind, plan, advance) as path:
         config = inspect(path).config.denoiser
         backend = _load(str(path), config, threads, activations, kv)
     with closing(backend):
         yield Subject(kind, backend, config, shape.num_layers)
 
 
+@contextmanager
+def random_file(
+    shape: Shape,
+    kind: str,
+    plan: Plan,
+    advance: Callable[[int], None] = lambda _: None,
+    more_keys: Mapping[str, int | float | str] = MappingProxyType({}),
+    architecture: str | None = None,
+) -> Iterator[Path]:
+    """Have ``write_random_model`` write a temporary file. Raises DoesNotFitError, OSError."""
+    num_bytes = weight_bytes(shape, kind)
+    _check_memory(num_bytes, shape, plan)
+    with tempfile.TemporaryDirectory(prefix="edge-bench-") as folder:
+        _check_disk(folder, num_bytes)
+        path = Path(folder, "random.gguf")
+        write_random_model(path, shape, kind, advance, more_keys, architecture)
+        _check_memory(num_bytes, shape, plan)  # once more: the folder may itself be in memory
+        yield path
+
+
 def measure(subject: Subject, plan: Plan, peak: PeakRates) -> Iterator[Measurement]:
     """Yield a figure per context and number of rows; nothing else should run meanwhile."""
+    for step in steps(subject, plan):
+        warm_up(subject, step)
+        times = [timed(subject, step) for _ in range(plan.repeats)]
+        yield figures(subject, peak, times, step)
+
+
+def steps(subject: Subject, plan: Plan) -> Iterator[Step]:
+    """Yield each step of the plan, ready to be run: its prefix is cached."""
     capacity = max(plan.contexts) + max(plan.rows)
     cache = subject.backend.new_cache(capacity)
     ids = _random_ids(capacity, subject.denoiser.vocab_size)
@@ -194,8 +231,20 @@ def measure(subject: Subject, plan: Plan, peak: PeakRates) -> Iterator[Measureme
         for rows in plan.rows:
             head_rows = min(rows, plan.head_rows or rows)
             request = _request(subject, ids[: context + rows], context, cache, head_rows)
-            times = _time(subject, request, plan.repeats)
-            yield _figures(subject, peak, times, rows, context, head_rows)
+            yield Step(rows, head_rows, ids[:context], request)
+
+
+def warm_up(subject: Subject, step: Step) -> None:
+    """Run a step that is about to be timed."""
+    for _ in range(WARM_UPS):
+        subject.backend.forward(step.request)
+
+
+def timed(subject: Subject, step: Step) -> StepTimes:
+    """Run a step; its times are those of all layers."""
+    times = subject.backend.time_step(step.request)
+    parts = {name: ms * subject.scale for name, ms in asdict(times).items()}
+    return StepTimes(**{**parts, "head_ms": times.head_ms})
 
 
 def time_generation(
@@ -234,7 +283,8 @@ def _load(
     return NativeBackend(path, file, config, threads=threads, activations=activations, kv=kv)
 
 
-def _thinner(shape: Shape, layers: int | None) -> Shape:
+def thinner(shape: Shape, layers: int | None) -> Shape:
+    """Return the shape with so many layers, all when None. Raises RequestError."""
     if layers is None:
         return shape
     if layers > shape.num_layers:
@@ -290,33 +340,18 @@ def _store(subject: Subject, ids: NDArray[np.int32], stored: int, cache: Cache) 
         subject.backend.forward(replace(request, mask=Mask("causal"), store=True))
 
 
-def _time(subject: Subject, request: StepRequest, repeats: int) -> list[StepTimes]:
-    """Time warmed-up steps; returns them from the fastest to the slowest."""
-    for _ in range(WARM_UPS):
-        subject.backend.forward(request)
-    times = [subject.backend.time_step(request) for _ in range(repeats)]
-    return sorted((_scaled(each, subject.scale) for each in times), key=lambda t: t.step_ms)
-
-
-def _scaled(times: StepTimes, scale: float) -> StepTimes:
-    parts = {name: ms * scale for name, ms in asdict(times).items()}
-    return StepTimes(**{**parts, "head_ms": times.head_ms})
-
-
-def _median(times: list[StepTimes]) -> StepTimes:
-    """The middle one of sorted times, or the mean of the middle two."""
-    low, high = (asdict(times[i]) for i in ((len(times) - 1) // 2, len(times) // 2))
+def _median(times: Sequence[StepTimes]) -> StepTimes:
+    """The middle one by the whole step, or the mean of the middle two."""
+    ordered = sorted(times, key=lambda each: each.step_ms)
+    low, high = (asdict(ordered[i]) for i in ((len(times) - 1) // 2, len(times) // 2))
     return StepTimes(**{name: (low[name] + high[name]) / 2 for name in low})
 
 
-def _figures(
-    subject: Subject,
-    peak: PeakRates,
-    times: list[StepTimes],
-    rows: int,
-    context: int,
-    head_rows: int,
+def figures(
+    subject: Subject, peak: PeakRates, times: Sequence[StepTimes], step: Step
 ) -> Measurement:
+    """What so many timed runs of a step say."""
+    rows, context, head_rows = step.rows, step.context, step.head_rows
     median = _median(times)
     sizes = replace(subject.denoiser, num_layers=subject.num_layers)
     gemm = 2 * rows * _linear_weights(sizes)

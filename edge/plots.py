@@ -16,8 +16,8 @@ _BUDGETS, _STEPS, _FULL = "#1f6feb", "#d1495b", "#2b2b2b"
 
 def draw_frontier(points: Sequence[Point], title: str, path: str | PathLike[str]) -> None:
     """Draw quality against median latency to a file; raises like ``check_picture``, OSError."""
-    picture = check_picture(path)
-    figure, axes = _figure()
+    check_picture(path)
+    figure, (axes,) = new_figure()
     for kind, color, name in (
         ("budget", _BUDGETS, "with a latency budget"),
         ("steps", _STEPS, "with a number of steps"),
@@ -30,20 +30,29 @@ def draw_frontier(points: Sequence[Point], title: str, path: str | PathLike[str]
     axes.set_ylim(bottom=0)
     axes.set(xlabel="median latency, ms", ylabel="right answers, %", title=title)
     axes.legend(frameon=False, loc="lower right")
-    with replacing(path) as unfinished:
-        figure.savefig(unfinished, format=picture)
+    write_figure(figure, path)
 
 
-def _figure() -> tuple[Any, Any]:
+def new_figure(panels: int = 1) -> tuple[Any, list[Any]]:
+    """Return an empty figure and the axes of its panels, side by side."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7.2, 4.4), dpi=160, layout="constrained")
+    figure = Figure(figsize=(7.2 if panels == 1 else 5.4 * panels, 4.4), dpi=160)
+    figure.set_layout_engine("constrained")
     FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(alpha=0.25, which="both", linewidth=0.6)
-    return figure, axes
+    all_axes = [figure.add_subplot(1, panels, number + 1) for number in range(panels)]
+    for axes in all_axes:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.25, which="both", linewidth=0.6)
+    return figure, all_axes
+
+
+def write_figure(figure: Any, path: str | PathLike[str]) -> None:
+    """Write a figure to a file, whole or not at all; raises like ``check_picture``, OSError."""
+    picture = check_picture(path)
+    with replacing(path) as unfinished:
+        figure.savefig(unfinished, format=picture)
 
 
 def _scale_in_plain_numbers(axes: Any) -> None:

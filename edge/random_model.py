@@ -44,12 +44,14 @@ def write_random_model(
     kind: str,
     advance: Callable[[int], None] = lambda _: None,
     more_keys: Mapping[str, int | float | str] = MappingProxyType({}),
+    architecture: str | None = None,
 ) -> None:
     """Write a GGUF file with matrices of type ``kind``; ``advance`` gets each tensor's bytes.
 
-    Takes about 25 MiB of memory whatever the shape. Raises OSError.
+    The weights of a shape and type are always the same. ``architecture`` is what the file calls
+    it instead of the shape's own. Takes about 25 MiB of memory whatever the shape. Raises OSError.
     """
-    _write_header(path, shape, kind, more_keys)
+    _write_header(path, shape, kind, more_keys, architecture or shape.architecture)
     with path.open("ab") as file:
         _pad(file)
         for _, size in shape.tensors():
@@ -60,11 +62,15 @@ def write_random_model(
 
 
 def _write_header(
-    path: Path, shape: Shape, kind: str, more_keys: Mapping[str, int | float | str]
+    path: Path,
+    shape: Shape,
+    kind: str,
+    more_keys: Mapping[str, int | float | str],
+    architecture: str,
 ) -> None:
-    writer = GGUFWriter(path, shape.architecture)
+    writer = GGUFWriter(path, architecture)
     for key, value in {**_metadata(shape), **more_keys}.items():
-        writer.add_key_value(key.format(arch=shape.architecture), value, _VALUE_TYPES[type(value)])
+        writer.add_key_value(key.format(arch=architecture), value, _VALUE_TYPES[type(value)])
     for key, values in own_layouts(_stored(shape, kind)).items():
         writer.add_key_value(key, values, GGUFValueType.ARRAY, _ELEMENTS[type(values[0])])
     for name, size in shape.tensors():

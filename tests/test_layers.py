@@ -38,7 +38,7 @@ LADDER = (
     {"prompting"},
     {"model"},
     {"bench", "frontier"},
-    {"plots"},
+    {"plots", "versus"},
     {""},  # edge itself: the public names
     {"cli"},
     {"__main__"},

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from edge.cli.bench_table import about_llama, print_table
 from edge.cli.options import (
     COUNT,
     activations_option,
@@ -24,7 +25,9 @@ from edge.formats.groups import TYPES
 from edge.machine import cpu_name
 
 if TYPE_CHECKING:
+    from edge._native import PeakRates
     from edge.bench import Plan, Subject
+    from edge.versus import Peer
 
 Show = Callable[[str], None]
 
@@ -32,7 +35,6 @@ DEFAULT_TYPE = "q8_0"
 NO_NAME = ""
 IDLE_SECONDS = 0.2  # looking at what other programs take
 BUSY = 0.1
-PARTS = ("gemm", "attention", "quantize", "head", "other")
 
 
 def known_shape(context: click.Context, parameter: click.Parameter, name: str | None) -> str | None:
@@ -87,6 +89,11 @@ def known_shape(context: click.Context, parameter: click.Parameter, name: str | 
 @click.option(
     "--repeats", type=COUNT, metavar="N", default=10, show_default=True, help="Steps per figure."
 )
+@click.option(
+    "--vs-llama",
+    is_flag=True,
+    help="Compare with llama.cpp, its steps and ours in turns (needs the extra 'llama').",
+)
 @threads_option
 @activations_option
 @kv_option
@@ -101,6 +108,7 @@ def command(
     context: tuple[int, ...] | None,
     head_rows: int | None,
     repeats: int,
+    vs_llama: bool,
     threads: int | None,
     activations: str,
     kv: str,
@@ -114,21 +122,29 @@ def command(
     forwards and tokens per second. A model with full attention caches nothing:
     its step has the whole canvas as rows, and context 0.
 
+    --vs-llama runs each step in llama.cpp as well, in turns with ours: the same
+    network, rows, context and type of weights (q8_0 for int8, q4_0 for int4), with
+    the number of threads, up to ours, that suits it best. A model file must be one
+    that llama.cpp knows, with architecture llada or dream.
+
     \b
     Examples:
       edge bench
       edge bench -m model.gguf --rows 4,32 --context 0,512 --json
       edge bench --shape qwen3-0.6b --type q4_0
       edge bench --shape sdar-8b --type q4_0 --layers 6
+      edge bench --shape qwen3-0.6b --type q4_0 --vs-llama
     """
     _refuse_contradictions(model, shape, type, layers)
     options = {"threads": threads, "activations": activations, "kv": kv}
     lists = {"rows": rows, "contexts": context, "head_rows": head_rows, "repeats": repeats}
+    _refuse_without_llama(vs_llama)
     with _progress() as show:
         if shape is None:
-            report = _bench_file(model, lists, options, show)
+            report = _bench_file(model, lists, options, vs_llama, show)
         else:
-            report = _bench_shape(shape, type or DEFAULT_TYPE, layers, lists, options, show)
+            kind = type or DEFAULT_TYPE
+            report = _bench_shape(shape, kind, layers, lists, options, vs_llama, show)
     if json:
         print_object(report)
     else:
@@ -147,18 +163,37 @@ def _refuse_contradictions(
     raise click.UsageError(problem, click.get_current_context())
 
 
+def _refuse_without_llama(vs_llama: bool) -> None:
+    if vs_llama:
+        from edge.backends.llama_peer import check_llama
+
+        check_llama()
+
+
 def _bench_file(
-    model: str | None, lists: dict[str, Any], options: dict[str, Any], show: Show
+    model: str | None,
+    lists: dict[str, Any],
+    options: dict[str, Any],
+    vs_llama: bool,
+    show: Show,
 ) -> dict[str, Any]:
+    from edge import versus
     from edge.bench import opened_file, plan_for, time_generation
     from edge.model import inspect
 
     info = inspect(model)
+    if vs_llama:
+        lists = {**lists, "contexts": lists["contexts"] or (0,)}  # it caches nothing for a file
     plan = plan_for(info.config.denoiser.context_length, **lists)
+    if vs_llama:
+        versus.check_file(info, plan)
     show("loading")
     identity = {"name": info.name, "path": info.path, "sha256": info.file_sha256()}
     with opened_file(info, plan, **options) as subject:
-        report = {**identity, "random_weights": False, **_measured(subject, plan, options, show)}
+        threads = subject.backend.threads
+        peer = versus.opened_file(info, plan, threads=threads) if vs_llama else None
+        measured = _measured(subject, plan, options, peer, show)
+    report = {**identity, "random_weights": False, **measured}
     show("generating a short answer")
     stats = time_generation(model, **options)
     return {**report, "generation": asdict(stats), "peak_rss_bytes": stats.peak_rss_bytes}
@@ -170,13 +205,25 @@ def _bench_shape(
     layers: int | None,
     lists: dict[str, Any],
     options: dict[str, Any],
+    vs_llama: bool,
     show: Show,
 ) -> dict[str, Any]:
+    from edge import versus
     from edge.bench import opened_shape, plan_for
     from edge.shapes import SHAPES
 
     shape = SHAPES[name]
     plan = plan_for(shape.context_length, **lists)
+    identity = {"name": name, "path": None, "sha256": None, "random_weights": True}
+    thin: dict[str, Any] = {"layers": layers, "advance": _advance(show)}
+    with opened_shape(shape, kind, plan, **thin, **options) as subject:
+        thin = {**thin, "threads": subject.backend.threads}
+        peer = versus.opened_shape(shape, kind, plan, **thin) if vs_llama else None
+        return {**identity, **_measured(subject, plan, options, peer, show)}
+
+
+def _advance(show: Show) -> Callable[[int], None]:
+    """Return what shows how much is written."""
     written = 0
 
     def advance(num_bytes: int) -> None:
@@ -184,25 +231,32 @@ def _bench_shape(
         written += num_bytes
         show(f"writing random weights: {size_in_words(written)}")
 
-    identity = {"name": name, "path": None, "sha256": None, "random_weights": True}
-    with opened_shape(shape, kind, plan, layers=layers, advance=advance, **options) as subject:
-        return {**identity, **_measured(subject, plan, options, show)}
+    return advance
 
 
-def _measured(subject: Subject, plan: Plan, options: dict[str, Any], show: Show) -> dict[str, Any]:
+def _measured(
+    subject: Subject,
+    plan: Plan,
+    options: dict[str, Any],
+    opening_peer: AbstractContextManager[Peer] | None,
+    show: Show,
+) -> dict[str, Any]:
     import psutil
 
     from edge import __version__
     from edge._native import measure_peak
-    from edge.bench import WARM_UPS, measure
+    from edge.bench import WARM_UPS
 
     show("measuring the machine")
     others = psutil.cpu_percent(IDLE_SECONDS) / 100
     peak = measure_peak(subject.backend.threads, subject.backend.isa)
     measurements = []
-    for measurement in measure(subject, plan, peak):
-        measurements.append(asdict(measurement))
-        show(f"measured {len(measurements)} of {plan.num_measurements}")
+    if opening_peer is not None:
+        show("preparing llama.cpp")
+    with opening_peer or nullcontext() as peer:
+        for measurement in _measurements(subject, peer, plan, peak):
+            measurements.append(measurement)
+            show(f"measured {len(measurements)} of {plan.num_measurements}")
     return {
         "type": subject.type,
         "num_layers": subject.num_layers,
@@ -222,7 +276,21 @@ def _measured(subject: Subject, plan: Plan, options: dict[str, Any], show: Show)
         "measurements": measurements,
         "generation": None,
         "peak_rss_bytes": measurements[-1]["peak_rss_bytes"],
+        **({} if peer is None else peer.about),
     }
+
+
+def _measurements(
+    subject: Subject, peer: Peer | None, plan: Plan, peak: PeakRates
+) -> Iterator[dict[str, Any]]:
+    from edge.bench import measure
+    from edge.versus import measure_pairs
+
+    if peer is None:
+        yield from map(asdict, measure(subject, plan, peak))
+    else:
+        for measurement, comparison in measure_pairs(subject, peer, plan, peak):
+            yield {**asdict(measurement), **asdict(comparison)}
 
 
 @contextmanager
@@ -265,10 +333,12 @@ def _print(report: dict[str, Any]) -> None:
     if report["measured_layers"] != report["num_layers"]:
         click.echo(f"{report['measured_layers']} layers measured, scaled to {report['num_layers']}")
     click.echo("")
-    _print_table([_cells(measurement) for measurement in report["measurements"]])
+    print_table(report["measurements"])
     click.echo("")
     click.echo("of peak: rate of the linear layers (gemm) by the int8 peak")
     click.echo("x best: the step's time by the least that both peaks allow")
+    if "llama_version" in report:
+        click.echo(about_llama(report))
     if stats := report["generation"]:
         click.echo(
             f"a short answer: {stats['tokens']} tokens in {stats['nfe']} forwards, "
@@ -276,25 +346,3 @@ def _print(report: dict[str, Any]) -> None:
             f"{stats['tokens_per_s']:.1f} tokens/s"
         )
     click.echo(f"peak memory: {size_in_words(report['peak_rss_bytes'])}")
-
-
-def _cells(measurement: dict[str, Any]) -> dict[str, str]:
-    return {
-        "rows": str(measurement["rows"]),
-        "context": str(measurement["context"]),
-        "step": _ms(measurement["step_ms"]),
-        "p95": _ms(measurement["step_ms_p95"]),
-        **{part: _ms(measurement[f"{part}_ms"]) for part in PARTS},
-        "of peak": f"{measurement['gemm_peak_share']:.0%}",
-        "x best": f"{measurement['step_over_peak_time']:.1f}",
-    }
-
-
-def _print_table(rows: list[dict[str, str]]) -> None:
-    widths = {name: max(5, len(name), *(len(row[name]) for row in rows)) for name in rows[0]}
-    for row in ({name: name for name in widths}, *rows):
-        click.echo(" ".join(f"{row[name]:>{width}}" for name, width in widths.items()))
-
-
-def _ms(value: float) -> str:
-    return f"{value:.{3 if value < 1 else 2 if value < 10 else 1 if value < 100 else 0}f}"

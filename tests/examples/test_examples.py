@@ -94,6 +94,33 @@ def test_the_gain_of_a_second_thread_is_measured() -> None:
     assert rows[1].startswith("| sudoku, a busy process per core, now | ")
 
 
+def test_time_by_rows_and_by_context_is_measured_and_drawn(tmp_path: Path) -> None:
+    picture = tmp_path / "scaling.png"
+    script = (EXAMPLES / "bench/scaling.py", "--layers", "1", "--repeats", "1", "--plot", picture)
+    lists = ("--rows", "2,4,8", "--contexts", "0,8,24", "--fixed-context", "5", "--fixed-rows", "3")
+    report = json.loads(run(sys.executable, *script, *lists, "--json"))
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert (report["type"], report["measured_layers"], report["num_layers"]) == ("int4", 1, 28)
+    by_row, by_key = report["series"]
+    assert [(each["rows"], each["context"]) for each in by_row["points"]] == [
+        (2, 5),
+        (4, 5),
+        (8, 5),
+    ]
+    assert [each["context"] for each in by_key["points"]] == by_key["xs"] == [0, 8, 24]
+    assert {each["rows"] for each in by_key["points"]} == {3}
+    for series in (by_row, by_key):
+        times, line = [each["step_ms"] for each in series["points"]], series["line"]
+        on_line = [line["at_zero_ms"] + line["per_unit_ms"] * x for x in series["xs"]]
+        assert sum(times) == pytest.approx(sum(on_line))
+        off = max(abs(time / there - 1) for time, there in zip(times, on_line, strict=True))
+        assert line["deviation"] == pytest.approx(off)
+        assert line["r_squared"] <= 1
+    sizes = report["bytes"]
+    assert sizes["keys_and_values"] > 0
+    assert sizes["weights"] + sizes["keys_and_values"] + sizes["rest"] == sizes["peak"]
+
+
 @pytest.mark.parametrize(
     "name",
     ["01_generate.py", "02_watch_refinement.py", "03_latency_budget.py", "04_embed_in_app.py"],
