@@ -108,7 +108,8 @@ inline Lanes round_bf16(Lanes a) {
     __m512i kept = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7FFF)));
     const __mmask16 is_nan = _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q);
     kept = _mm512_mask_or_epi32(kept, is_nan, bits, _mm512_set1_epi32(0x400000));
-    const __mmask16 is_small = _mm512_testn_epi32_mask(bits, _mm512_set1_epi32(0x7F800000));
+    const __m512i exponent = _mm512_and_si512(bits, _mm512_set1_epi32(0x7F800000));
+    const __mmask16 is_small = _mm512_cmpeq_epi32_mask(exponent, _mm512_setzero_si512());
     kept = _mm512_mask_and_epi32(kept, is_small, bits, _mm512_set1_epi32(INT32_MIN));
     return _mm512_castsi512_ps(_mm512_and_si512(kept, _mm512_set1_epi32(-65536)));
 }
