@@ -173,7 +173,8 @@ void check_head(const KernelTable& table, Side side, Head& head, int hole) {
 }  // namespace
 
 int main() {
-    for (const int64_t dim : {1, 2, 8, 15, 16, 17, 32, 64, 70, 128, 130})
+    for (const int64_t dim : {1, 2, 8, 15, 16, 17, 32, 64, 70, 128, 130}) {
+        if (emulated_cpu() != nullptr && dim % 16 != 1 && dim != 70) continue;
         for (const int hole : {0, 3, 17}) {
             for (const KeyFormat format : formats) {
                 Head head(format, dim, hole);
@@ -181,5 +182,6 @@ int main() {
                     for (const Side side : both_sides) check_head(*table, side, head, hole);
             }
         }
+    }
     return verdict();
 }
