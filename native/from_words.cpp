@@ -3,9 +3,13 @@
 #include <cmath>
 #include <cstdlib>
 #include <stdexcept>
+#include <utility>
 
 namespace edge {
 namespace {
+
+constexpr std::pair<KeyFormat, const char*> key_formats[num_key_formats] = {
+    {KeyFormat::f32, "f32"}, {KeyFormat::bf16, "bf16"}, {KeyFormat::int8, "int8"}};
 
 RopePairs make_pairs(const std::string& name) {
     if (name == "halves") return RopePairs::halves;
@@ -36,15 +40,12 @@ Activations make_activations(const std::string& name) {
 
 std::optional<KeyFormat> make_kv(const std::string& name) {
     if (name == "auto") return std::nullopt;
-    if (name == "f32") return KeyFormat::f32;
-    if (name == "bf16") return KeyFormat::bf16;
-    if (name == "int8") return KeyFormat::int8;
+    for (const auto& [format, word] : key_formats)
+        if (name == word) return format;
     throw std::invalid_argument("kv is 'auto', 'f32', 'bf16' or 'int8', not '" + name + "'");
 }
 
-std::string to_word(KeyFormat format) {
-    return format == KeyFormat::f32 ? "f32" : format == KeyFormat::bf16 ? "bf16" : "int8";
-}
+std::string to_word(KeyFormat format) { return key_formats[static_cast<size_t>(format)].second; }
 
 DenoiserShape make_shape(int64_t hidden_size, int64_t num_layers, int64_t num_heads,
                          int64_t num_kv_heads, int64_t head_dim, int64_t feed_forward_size,

@@ -14,7 +14,6 @@ constexpr int64_t run_length = 64;
 int64_t round_up(int64_t count, int64_t unit) { return (count + unit - 1) / unit * unit; }
 
 // A format's code: elements of `per_lane` to four bytes; encode(value, inverse of the scale).
-// Everything without branches, so that a compiler can do several at once.
 struct F32Code {
     using Element = float;
     static constexpr bool has_scales = false;
@@ -28,10 +27,9 @@ struct Bf16Code {
     // As the products read it: what is below 2^-126 counts as zero.
     static uint16_t encode(float value, float) {
         const uint32_t bits = bits_of(value);
-        const uint32_t magnitude = bits & 0x7FFFFFFFu;
-        const uint32_t rounded = bits + 0x7FFFu + (bits >> 16 & 1u);
-        const uint32_t number = magnitude > 0x7F800000u ? bits | 0x400000u : rounded;
-        return static_cast<uint16_t>((magnitude < 0x800000u ? bits & 0x80000000u : number) >> 16);
+        const uint32_t sign = bits >> 16 & 0x8000u;
+        const uint32_t number = bf16_from_float(value);
+        return static_cast<uint16_t>((bits & 0x7FFFFFFFu) < 0x800000u ? sign : number);
     }
     static float decode(uint16_t stored, float) { return float_from_bf16(stored); }
 };
@@ -137,9 +135,10 @@ void write(std::byte* block, const Index& index, const float* values, int64_t di
     }
     using Element = typename Code::Element;
     auto* elements = reinterpret_cast<Element*>(block);
-    Element run[run_length] = {};
+    Element run[run_length];
     for (int64_t first = 0; first < dim; first += run_length) {
         const int64_t count = std::min(run_length, dim - first);
+        std::fill(run + count, run + run_length, Element{0});
         for (int64_t i = 0; i < count; ++i) run[i] = Code::encode(values[first + i], inverse);
         index.template scatter<Code>(run, first, count, elements);
     }

@@ -99,11 +99,10 @@ constexpr int fewest_rows_to_fetch_ahead = 4;
 
 // While the tiles take a panel, each fetches its share of the next one.
 Ahead next_panel(const Panel& panel, int bits, int tile, int num_tiles) {
-    const int64_t lines = panel.depth * panel_cols * bits / 8 / line_bytes;
+    const int lines = depth_step * panel_cols * bits / 8 / line_bytes;  // of a step
+    const int per_step = (lines + num_tiles - 1) / num_tiles;
     const int64_t steps = panel.depth / depth_step;
-    const int64_t per_step = (lines / steps + num_tiles - 1) / num_tiles;
-    return {panel.lines + (lines + tile * steps * per_step) * line_bytes,
-            static_cast<int>(per_step)};
+    return {panel.lines + steps * (lines + tile * per_step) * line_bytes, per_step};
 }
 
 void multiply_panel(const Machine& machine, const LinearInput& input, const WeightMatrix& weights,

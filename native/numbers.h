@@ -56,10 +56,12 @@ inline uint16_t f16_from_float(float value) {
     return static_cast<uint16_t>(sign | (magnitude - (112u << 23) + 0xFFFu + odd) >> 13);
 }
 
+// Without branches, so that a compiler can do several at once.
 inline uint16_t bf16_from_float(float value) {
     const uint32_t bits = bits_of(value);
-    if ((bits & 0x7FFFFFFFu) > 0x7F800000u) return static_cast<uint16_t>(bits >> 16 | 0x40u);
-    return static_cast<uint16_t>((bits + 0x7FFFu + (bits >> 16 & 1u)) >> 16);
+    const uint32_t quiet = bits | 0x400000u;
+    const uint32_t rounded = bits + 0x7FFFu + (bits >> 16 & 1u);
+    return static_cast<uint16_t>(((bits & 0x7FFFFFFFu) > 0x7F800000u ? quiet : rounded) >> 16);
 }
 
 }  // namespace edge

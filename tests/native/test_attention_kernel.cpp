@@ -156,10 +156,14 @@ void check_rows(const KernelTable& table, Side side, Head& head,
     }
 }
 
+// Every number of keys at first, then some; beyond a span few, since they take an emulator long.
+int next_number(int num_keys, int hole) {
+    if (num_keys < 34 && hole == 0) return num_keys + step_of(5);
+    return num_keys + (num_keys < 70 ? 7 : 55 * step_of(4));
+}
+
 void check_head(const KernelTable& table, Side side, Head& head, int hole) {
-    for (int num_keys = 1; num_keys <= max_keys; num_keys += num_keys < 34 && hole == 0 ? step_of(5)
-                                                             : num_keys < 70            ? 7
-                                                                                        : 55)
+    for (int num_keys = 1; num_keys <= max_keys; num_keys = next_number(num_keys, hole))
         for (int rows = 1; rows <= table.query_rows; ++rows)
             for (const bool stepped : {false, true}) {
                 current_case = std::string(table.isa) + " " +
@@ -173,15 +177,12 @@ void check_head(const KernelTable& table, Side side, Head& head, int hole) {
 }  // namespace
 
 int main() {
-    for (const int64_t dim : {1, 2, 8, 15, 16, 17, 32, 64, 70, 128, 130}) {
-        if (emulated_cpu() != nullptr && dim % 16 != 1 && dim != 70) continue;
-        for (const int hole : {0, 3, 17}) {
+    for (const int64_t dim : {1, 2, 8, 15, 16, 17, 32, 64, 70, 128, 130})
+        for (const int hole : {0, 3, 17})
             for (const KeyFormat format : formats) {
                 Head head(format, dim, hole);
                 for (const KernelTable* table : all_tables())
                     for (const Side side : both_sides) check_head(*table, side, head, hole);
             }
-        }
-    }
     return verdict();
 }
