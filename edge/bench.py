@@ -56,6 +56,11 @@ class Plan:
     repeats: int = DEFAULT_REPEATS
 
     @property
+    def capacity(self) -> int:
+        """Positions of the longest context and the most rows."""
+        return max(self.contexts) + max(self.rows)
+
+    @property
     def num_measurements(self) -> int:
         """How many figures ``measure`` yields."""
         return len(self.rows) * len(self.contexts)
@@ -160,10 +165,11 @@ def opened_file(
     info: ModelInfo, plan: Plan, *, threads: int | None, activations: str, kv: str = "auto"
 ) -> Iterator[Subject]:
     """Load a model file. Raises DoesNotFitError, and like ``edge.load``."""
-    _check_memory(info.size_bytes, info.config.denoiser, plan)
-    kind = max(info.types, key=lambda name: info.types[name][1])
-    with closing(_load(info.path, info.config.denoiser, threads, activations, kv)) as backend:
-        yield Subject(kind, backend, info.config.denoiser, info.config.denoiser.num_layers)
+    check_memory("weights", info.size_bytes)
+    config = info.config.denoiser
+    with closing(_load(info.path, config, threads, activations, kv)) as backend:
+        check_memory("keys and values", backend.cache_bytes(plan.capacity))
+        yield Subject(info.main_type, backend, config, config.num_layers)
 
 
 @contextmanager
@@ -184,10 +190,11 @@ def opened_shape(
     gets the bytes of each tensor written. Raises DoesNotFitError, RequestError, OSError.
     """
     check_options(threads, activations, kv)
-    with random_file(thinner(shape, layers), kind, plan, advance) as path:
+    with random_file(thinner(shape, layers), kind, advance) as path:
         config = inspect(path).config.denoiser
         backend = _load(str(path), config, threads, activations, kv)
     with closing(backend):
+        check_memory("keys and values", backend.cache_bytes(plan.capacity))
         yield Subject(kind, backend, config, shape.num_layers)
 
 
@@ -195,19 +202,18 @@ def opened_shape(
 def random_file(
     shape: Shape,
     kind: str,
-    plan: Plan,
     advance: Callable[[int], None] = lambda _: None,
     more_keys: Mapping[str, int | float | str] = MappingProxyType({}),
     architecture: str | None = None,
 ) -> Iterator[Path]:
     """Have ``write_random_model`` write a temporary file. Raises DoesNotFitError, OSError."""
     num_bytes = weight_bytes(shape, kind)
-    _check_memory(num_bytes, shape, plan)
+    check_memory("weights", num_bytes)
     with tempfile.TemporaryDirectory(prefix="edge-bench-") as folder:
         _check_disk(folder, num_bytes)
         path = Path(folder, "random.gguf")
         write_random_model(path, shape, kind, advance, more_keys, architecture)
-        _check_memory(num_bytes, shape, plan)  # once more: the folder may itself be in memory
+        check_memory("weights", num_bytes)  # once more: the folder may itself be in memory
         yield path
 
 
@@ -221,9 +227,8 @@ def measure(subject: Subject, plan: Plan, peak: PeakRates) -> Iterator[Measureme
 
 def steps(subject: Subject, plan: Plan) -> Iterator[Step]:
     """Yield each step of the plan, ready to be run: its prefix is cached."""
-    capacity = max(plan.contexts) + max(plan.rows)
-    cache = subject.backend.new_cache(capacity)
-    ids = _random_ids(capacity, subject.denoiser.vocab_size)
+    cache = subject.backend.new_cache(plan.capacity)
+    ids = _random_ids(plan.capacity, subject.denoiser.vocab_size)
     stored = 0
     for context in plan.contexts:
         _store(subject, ids[:context], stored, cache)
@@ -294,15 +299,12 @@ def thinner(shape: Shape, layers: int | None) -> Shape:
     return replace(shape, num_layers=layers)
 
 
-def _check_memory(num_bytes: int, sizes: Shape | DenoiserConfig, plan: Plan) -> None:
-    """Weights and cached keys and values, in float32, have to fit."""
-    capacity = max(plan.contexts) + max(plan.rows)
-    cached = 2 * 4 * capacity * sizes.num_layers * sizes.num_kv_heads * sizes.head_dim
+def check_memory(what: str, num_bytes: int) -> None:
+    """Raise DoesNotFitError where so much, which is wanted for ``what``, is not available."""
     available = psutil.virtual_memory().available
-    if num_bytes + cached > available:
+    if num_bytes > available:
         raise DoesNotFitError(
-            f"weights and cache need {_gib(num_bytes + cached)} of memory, "
-            f"{_gib(available)} are available",
+            f"{what} need {_gib(num_bytes)} of memory, {_gib(available)} are available",
             hint="take a smaller model, type or context, or fewer --layers of a shape",
         )
 

@@ -16,7 +16,7 @@ from itertools import pairwise
 
 CAUTION = 2.0  # deviations kept in hand
 MORE_CAUTION = 3.0  # where optional work could cost what was promised, or nothing can be stopped
-MOST_RESERVE = 0.05  # share of a budget that may be set aside for its end
+MOST_RESERVE = 0.05  # share of a budget that may be set aside for what its end might take
 SPIKE = 3.0  # times the mean: probably another program, not this device
 WORST_GRAIN = 5.0  # times the mean: a spike of what cannot be interrupted, on a throttled device
 HALF_LIFE_NS = 60e9  # a device that rested is not as hot as it was
@@ -149,10 +149,20 @@ class Pace:
         return int(root * root)
 
     @property
-    def reserve_ns(self) -> float:
-        """What the end of a request rarely exceeds."""
+    def doubt_ns(self) -> float:
+        """What the end of a request rarely takes beyond its usual ``tail_ns.mean``."""
         late = 0.0 if self.lateness_ns is None else self.lateness_ns.upper
-        return self.tail_ns.upper + max(late, WORST_GRAIN * self.u * self.grain_ns)
+        tail_ns = self.tail_ns.upper - self.tail_ns.mean
+        return tail_ns + max(late, WORST_GRAIN * self.u * self.grain_ns)
+
+    def reserve_ns(self, budget_ns: float) -> float:
+        """What is set aside of a budget for its end: doubt may not take much of it."""
+        return self.tail_ns.mean + min(self.doubt_ns, MOST_RESERVE * max(budget_ns, 0.0))
+
+    def least_budget(self, needed_ns: float) -> float:
+        """The smallest budget that leaves ``needed_ns`` beside its reserve."""
+        certain = needed_ns + self.tail_ns.mean
+        return min(certain + self.doubt_ns, certain / (1 - MOST_RESERVE))
 
 
 @dataclass(frozen=True)
@@ -188,8 +198,8 @@ class Controller:
         self._clock = clock
         self.pace = pace
         self.deadline_ns = started_ns + budget_ns
-        reserve = min(pace.reserve_ns, MOST_RESERVE * max(budget_ns, 0.0))
-        self.limit_ns = self.deadline_ns - reserve  # what is computed has to be done by then
+        # What is computed has to be done by then.
+        self.limit_ns = self.deadline_ns - pace.reserve_ns(budget_ns)
 
     @property
     def left_ns(self) -> float:

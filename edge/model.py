@@ -68,6 +68,11 @@ class ModelInfo:
         return self.config.denoiser.architecture
 
     @property
+    def main_type(self) -> str:
+        """The storage type that takes most of the bytes."""
+        return max(self.types, key=lambda name: self.types[name][1])
+
+    @property
     def bits_per_weight(self) -> float:
         """Mean bits that one weight takes."""
         return 8 * sum(size for _, size in self.types.values()) / max(1, self.num_parameters)

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 
-from edge.budget import MOST_RESERVE, Controller, Stretch, Work, water_level
+from edge.budget import Controller, Stretch, Work, water_level
 from edge.canvas import Block, Canvas, RowStats
 from edge.costs import Sample
 from edge.dual_cache import DualCache
@@ -75,8 +75,7 @@ class Pacer:
 
     def _smallest_budget(self) -> float:
         """The smallest budget that the least answer would fit into, as far as known."""
-        needed = self._entry_ns + self.pace.bound(self._least_work)
-        return min(needed + self.pace.reserve_ns, needed / (1 - MOST_RESERVE))
+        return self.pace.least_budget(self._entry_ns + self.pace.bound(self._least_work))
 
     def refusal(self) -> BudgetError:
         """The error that names the smallest feasible budget."""

@@ -119,9 +119,8 @@ def check_file(info: ModelInfo, plan: Plan) -> None:
 def opened_file(info: ModelInfo, plan: Plan, *, threads: int) -> Iterator[Peer]:
     """Have llama.cpp load the very file. Raises like ``check_file`` and ``LlamaPeer``."""
     check_file(info, plan)
-    kind = max(info.types, key=lambda name: info.types[name][1])
     with closing(_loaded(info.path, plan, threads)) as llama:
-        yield Peer(llama, kind, 1)
+        yield Peer(llama, info.main_type, 1)
 
 
 @contextmanager
@@ -143,7 +142,7 @@ def opened_shape(
     scale = shape.num_layers / thin.num_layers
     more: dict[str, int | float | str] = {keys.VOCAB_SIZE: shape.vocab_size}
     more[keys.TOKENIZER_MODEL] = _NO_TOKENIZER
-    with random_file(thin, kind, plan, advance, more, _NETWORKS[shape.architecture]) as path:
+    with random_file(thin, kind, advance, more, _NETWORKS[shape.architecture]) as path:
         llama = _loaded(path, plan, threads, by_part=scale != 1)
     with closing(llama):
         yield Peer(llama, kind, scale)
@@ -154,9 +153,8 @@ def _loaded(
 ) -> LlamaPeer:
     """llama.cpp, its threads waiting as suits it best here and now."""
     rows = max(plan.rows)
-    capacity = max(plan.contexts) + rows
     opened = partial(
-        LlamaPeer, path, capacity=capacity, rows=rows, threads=threads, by_part=by_part
+        LlamaPeer, path, capacity=plan.capacity, rows=rows, threads=threads, by_part=by_part
     )
 
     def trial_ms(policy: str) -> float:

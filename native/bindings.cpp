@@ -347,6 +347,12 @@ void register_denoiser(py::module_& m) {
              py::arg("pack") = true)
         .def_property_readonly(
             "kv", [](const Denoiser& d) { return to_word(d.shape().attention.format); })
+        .def(
+            "cache_bytes",
+            [](const Denoiser& d, int64_t capacity) {
+                return KvCache::num_bytes(d.shape().num_layers, d.shape().attention, capacity);
+            },
+            py::arg("capacity"))
         .def_property_readonly("panel_bytes", &Denoiser::panel_bytes)
         .def("pack_panels", &Denoiser::pack_panels, py::call_guard<py::gil_scoped_release>())
         .def("write_panels", with_panel_file<&Denoiser::write_panels>, py::arg("path"),

@@ -4,6 +4,11 @@
 
 namespace edge {
 
+int64_t KvCache::num_bytes(int64_t num_layers, const AttentionShape& shape, int64_t capacity) {
+    const int64_t blocks = (capacity + block_keys - 1) / block_keys;
+    return num_layers * shape.num_kv_heads * blocks * (shape.key_block() + shape.value_block());
+}
+
 KvCache::KvCache(int64_t num_layers, const AttentionShape& shape, int64_t capacity)
     : num_layers_(num_layers),
       shape_(shape),

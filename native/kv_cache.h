@@ -14,6 +14,8 @@ namespace edge {
 class KvCache {
 public:
     KvCache(int64_t num_layers, const AttentionShape& shape, int64_t capacity);
+    // Memory that such a cache takes.
+    static int64_t num_bytes(int64_t num_layers, const AttentionShape& shape, int64_t capacity);
 
     int64_t num_layers() const { return num_layers_; }
     KeyFormat format() const { return shape_.format; }

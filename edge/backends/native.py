@@ -134,6 +134,11 @@ class NativeBackend:
         with self._use() as denoiser:
             return _native.KvCache(denoiser, capacity)
 
+    def cache_bytes(self, capacity: int) -> int:
+        """Memory that a cache of ``capacity`` positions takes."""
+        with self._use() as denoiser:
+            return denoiser.cache_bytes(capacity)
+
     def forward(self, request: StepRequest) -> RowStats | None:
         output = self._step(request)
         return None if output.cancelled else _row_stats(request, output)

@@ -34,7 +34,6 @@ from edge.shapes import SHAPES
 ROWS = (8, 16, 32, 64, 128, 256)
 CONTEXTS = (0, 512, 1024, 2048, 4096, 8192)
 COLUMNS = ("series", "rows", "context", "step ms", "p95", "linear", "attention", "head", "line")
-KV_BYTES = {"f32": 4, "bf16": 2, "int8": 1}  # of a key's or value's number
 TIMES, LINE = "#1f6feb", "#2b2b2b"
 
 
@@ -113,9 +112,7 @@ def show(line: str) -> None:
 
 def memory_of(subject: Subject, peak_bytes: int, options: argparse.Namespace) -> dict[str, int]:
     """What the peak is made of."""
-    sizes, capacity = subject.denoiser, max(max(p.contexts) + max(p.rows) for p in plans(options))
-    numbers = 2 * capacity * sizes.num_layers * sizes.num_kv_heads * sizes.head_dim
-    kv_bytes = numbers * KV_BYTES[subject.backend.kv]
+    kv_bytes = max(subject.backend.cache_bytes(plan.capacity) for plan in plans(options))
     weights = weight_bytes(thinner(SHAPES[options.shape], options.layers), options.type)
     rest = peak_bytes - weights - kv_bytes
     mapped = getattr(psutil.Process().memory_info(), "shared", 0)  # Linux only

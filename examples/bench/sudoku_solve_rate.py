@@ -29,6 +29,7 @@ from typing import Any
 from report import print_table
 from sudoku_puzzles import GRADES, Puzzle, puzzles
 
+from edge.backends.native import KV_FORMATS
 from edge.machine import cpu_name
 
 ALL_STEPS = "all"  # one cell per step
@@ -45,6 +46,7 @@ class Plan:
     mix: tuple[int, ...] | None  # of the grades, easiest first; None: as they come
     steps: tuple[str, ...]
     activations: str
+    kv: str
     threads: int | None
     sampler: str | None
     thresholds: tuple[float | None, ...]
@@ -79,15 +81,16 @@ def measure(source: str, plan: Plan) -> dict[str, Any]:
     import edge
 
     chosen = plan.puzzles()
-    with edge.load(source, threads=plan.threads, activations=plan.activations) as model:
+    engine = {"threads": plan.threads, "activations": plan.activations, "kv": plan.kv}
+    with edge.load(source, **engine) as model:
         model.generate(chosen[0].givens, steps=1)  # pages the file in, builds the kernels' copies
-        types = model.info.types
         return {
             "model": Path(source).stem,
-            "type": max(types, key=lambda name: types[name][1]),
+            "type": model.info.main_type,
             "sha256": model.info.file_sha256(),
             "size_bytes": model.info.size_bytes,
             "isa": model.isa,
+            "kv": model.kv,
             "threads": model.threads,
             "rows": [_row(model, options, chosen) for options in plan.requests()],
         }
@@ -236,6 +239,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--seed", type=int, default=0, help="of the puzzles (default 0)")
     add("--mix", type=_mix, help="shares of easy/medium/hard, e.g. 164/84/52 (default: as drawn)")
     add("--activations", choices=("int8", "f32"), default="int8", help="default int8")
+    add("--kv", choices=KV_FORMATS, default="auto", help="default auto")
     add("--threads", type=int, help="default: the library's")
     add("--sampler", help="default: the file's; with one, --steps is 'all' unless given")
     add("--threshold", action="append", type=float, help="of the sampler; repeatable")
@@ -266,6 +270,7 @@ def _plan(arguments: argparse.Namespace) -> Plan:
         mix=arguments.mix,
         steps=tuple(arguments.steps),
         activations=arguments.activations,
+        kv=arguments.kv,
         threads=arguments.threads,
         sampler=arguments.sampler,
         thresholds=tuple(arguments.threshold or [None]),

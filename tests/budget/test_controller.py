@@ -91,19 +91,33 @@ def test_the_water_level_uses_all_it_can(total: int, needs: list[int]) -> None:
 
 class TestReserve:
     @given(budget=times)
-    def test_is_at_most_a_share_of_the_budget(self, budget: float) -> None:
-        controller = at(0, budget, Pace(tail_ns=Smoothed(1e12, 0)))
+    def test_doubt_takes_at_most_a_share_of_the_budget(self, budget: float) -> None:
+        controller = at(0, budget, Pace(tail_ns=Smoothed(0, 1e12)))
         assert controller.deadline_ns - controller.limit_ns == pytest.approx(MOST_RESERVE * budget)
+
+    @given(budget=times)
+    def test_what_the_end_takes_for_certain_counts_in_full(self, budget: float) -> None:
+        controller = at(0, budget, Pace(tail_ns=Smoothed(4e5, 0)))
+        assert controller.limit_ns == pytest.approx(budget - 4e5)
 
     def test_is_what_was_measured(self) -> None:
         pace = Pace(tail_ns=Smoothed(1e6, 0), grain_ns=1e5)
         pace.was_late(4e6)
-        assert pace.reserve_ns == 1e6 + 4e6 + 2 * 2e6
+        assert pace.reserve_ns(1e9) == 1e6 + 4e6 + 2 * 2e6
         assert at(0, 1e9, pace).limit_ns == 1e9 - 9e6
 
     def test_expects_the_worst_layer_before_anything_was_late(self) -> None:
         pace = Pace(tail_ns=Smoothed(0, 0), grain_ns=1e6)
-        assert pace.reserve_ns == 5e6
+        assert pace.reserve_ns(1e9) == 5e6
+
+    @given(needed=st.floats(1e5, 1e10), tail=st.floats(0, 1e7), doubt=st.floats(0, 1e9))
+    def test_the_least_budget_leaves_what_is_needed(
+        self, needed: float, tail: float, doubt: float
+    ) -> None:
+        pace = Pace(tail_ns=Smoothed(tail, doubt))
+        least = pace.least_budget(needed)
+        assert at(0, least, pace).left_ns == pytest.approx(needed, abs=1)
+        assert at(0, 0.99 * least, pace).left_ns < needed
 
 
 def blocks(count: int, need: int = 32) -> list[Stretch]:

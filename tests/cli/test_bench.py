@@ -73,6 +73,11 @@ def test_float_activations_are_not_quantized(edge: Edge) -> None:
     assert measurement["head_rows"] == 1
 
 
+def test_the_format_of_keys_and_values_is_told(edge: Edge) -> None:
+    done = edge("bench", "--rows", "4", "--context", "0", "--kv", "int8", *QUICK, "--json")
+    assert json.loads(done.out)["kv"] == "int8"
+
+
 def test_a_table_for_people(edge: Edge) -> None:
     done = edge("bench", "-m", "sudoku", "--rows", "1,32", *QUICK)
     assert (done.code, done.err) == (0, "")

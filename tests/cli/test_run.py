@@ -37,6 +37,11 @@ def test_the_prompt_may_come_on_stdin(edge: Edge, args: tuple[str, ...], end: by
     assert edge("run", *args, stdin=EXAMPLE.encode() + end).out == SOLUTION + "\n"
 
 
+@pytest.mark.parametrize("kv", ["f32", "bf16", "int8"])
+def test_keys_and_values_in_every_format_give_the_answer(edge: Edge, kv: str) -> None:
+    assert edge("run", "--kv", kv, EXAMPLE).out == SOLUTION + "\n"
+
+
 def test_a_drawn_puzzle_and_a_path_are_as_good_as_a_line_and_a_name(edge: Edge) -> None:
     drawn = Sudoku().draw(EXAMPLE).encode()
     model = str(path_of("sudoku"))

@@ -76,6 +76,13 @@ def test_the_errors_of_types_are_printed() -> None:
     assert errors["int8 row"] < 2 < errors["q4_0"]
 
 
+def test_the_errors_of_formats_of_keys_and_values_are_printed() -> None:
+    lines = run(sys.executable, EXAMPLES / "bench/kv_errors.py", "--count", "10").splitlines()
+    assert lines[0].startswith("10 canvases, ")
+    divergence = {line.split()[0]: float(line.split()[1]) for line in lines[-2:]}
+    assert 0 < divergence["bf16"] < divergence["int8"] < 0.05
+
+
 def test_the_picture_is_what_its_command_draws(tmp_path: Path) -> None:
     run(sys.executable, EXAMPLES / "bench/denoise_picture.py", tmp_path / "denoise.svg")
     drawn = (tmp_path / "denoise.svg").read_text(encoding="utf-8")

@@ -66,6 +66,7 @@ class TestLoad:
             ({"threads": "2"}, "threads is '2'"),
             ({"backend": "abacus"}, "'abacus'.*native"),
             ({"activations": "int4"}, "activations is 'int4'"),
+            ({"kv": "int4"}, "kv is 'int4'.*auto, f32, bf16, int8"),
         ],
     )
     def test_impossible_options(self, llada: Path, options: dict[str, Any], problem: str) -> None:
@@ -92,6 +93,31 @@ class TestLoad:
                 logits[activations] = model.logits([1, 2, 3])
         difference = np.abs(logits["int8"] - logits["f32"]).max()
         assert 0 < difference < 0.5
+
+    def test_formats_of_keys_and_values(self, llada: Path) -> None:
+        logits = {}
+        for kv in ("f32", "bf16", "int8"):
+            with edge.load(llada, kv=kv) as model:
+                assert model.kv == kv
+                logits[kv] = model.logits([1, 2, 3])
+        differences = [np.abs(logits[kv] - logits["f32"]).max() for kv in ("bf16", "int8")]
+        assert 0 < differences[0] < differences[1] < 0.5
+
+    @pytest.mark.parametrize(
+        ("type", "activations", "kv"),
+        [("q8_0", "int8", "bf16"), ("q8_0", "f32", "f32"), ("f32", "int8", "f32")],
+    )
+    def test_bf16_keys_go_with_quantized_weights_and_activations(
+        self,
+        golden: Callable[[str], Path],
+        converted: Callable[..., Path],
+        type: str,
+        activations: str,
+        kv: str,
+    ) -> None:
+        file = converted(golden("llada"), type)
+        with edge.load(file, activations=activations) as model:
+            assert model.kv == kv
 
 
 class TestInspect:
