@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 namespace edge {
 
@@ -18,9 +19,15 @@ int32_t factor_of(SumKinds kind) {
     const int set = __builtin_ctz(kind) / sums_per_zero_point;
     return set == 0 ? 1 : set == 1 ? -8 : -128;
 }
-int64_t steps_of(SumKinds kind, int64_t depth) {
+int64_t group_of(SumKinds kind, int64_t depth) {
     const int size = __builtin_ctz(kind) % sums_per_zero_point;
-    return size == sums_per_zero_point - 1 ? depth / sum_step : int64_t{1} << size;
+    return size == sums_per_zero_point - 1 ? depth : int64_t{sum_step} << size;
+}
+
+template <typename Visit>
+void for_kinds(SumKinds kinds, Visit visit) {
+    for (SumKinds bit = 1; bit <= kinds; bit <<= 1)
+        if ((kinds & bit) != 0) visit(bit);
 }
 
 }  // namespace
@@ -32,22 +39,38 @@ void LinearInput::resize(const KernelTable& kernels, int rows, int64_t depth, Su
     num_tiles_ = std::max(1, (rows + kernels.tile_rows - 1) / kernels.tile_rows);
     make_room(values_, rows * depth);
     if (kinds == 0) return;
+    run_ = max_run;
+    for_kinds(kinds, [&](SumKinds kind) { run_ = std::gcd(run_, group_of(kind, depth)); });
     make_room(quantized_, rows * depth);
-    make_room(step_sums_, rows * (depth / sum_step));
+    make_room(run_sums_, rows * (depth / run_));
     make_room(scales_, rows);
-    for (SumKinds bit = 1; bit <= kinds; bit <<= 1)
-        if ((kinds & bit) != 0) {
-            GroupSums& sums = sums_of(bit);
-            sums.num_steps = steps_of(bit, depth);
-            sums.groups_per_row = depth / sum_step / sums.num_steps;
-            make_room(sums.values, rows * sums.groups_per_row);
-        }
+    for_kinds(kinds, [&](SumKinds kind) { lay_out(sums_of(kind)); });
 }
 
 LinearInput::GroupSums& LinearInput::sums_of(SumKinds kind) {
     for (GroupSums& sums : group_sums_)
         if (sums.kind == kind) return sums;
-    return group_sums_.emplace_back(GroupSums{kind, factor_of(kind), 0, 0, {}});
+    return group_sums_.emplace_back(GroupSums{kind, factor_of(kind), 0, 0, {}, {}});
+}
+
+void LinearInput::lay_out(GroupSums& sums) {
+    const int64_t group = group_of(sums.kind, depth_);
+    sums.num_runs = group / run_;
+    sums.groups_per_row = depth_ / group;
+    make_room(sums.values, rows_ * sums.groups_per_row);
+    sums.tiles.clear();
+    for (int tile = 0; tile < num_tiles_; ++tile) {
+        const int first = first_row(tile);
+        sums.tiles.push_back({quantized_.data() + first * depth_,
+                              sums.values.data() + first * sums.groups_per_row,
+                              scales_.data() + first, first_row(tile + 1) - first});
+    }
+}
+
+const std::vector<QuantizedTile>& LinearInput::tiles(SumKinds kind) const {
+    return std::find_if(group_sums_.begin(), group_sums_.end(),
+                        [kind](const GroupSums& sums) { return sums.kind == kind; })
+        ->tiles;
 }
 
 int LinearInput::tile_of(int row) const {
@@ -57,20 +80,12 @@ int LinearInput::tile_of(int row) const {
     return tile;
 }
 
-QuantizedTile LinearInput::tile(int index, SumKinds kind) const {
-    const int first = first_row(index);
-    const auto sums = std::find_if(group_sums_.begin(), group_sums_.end(),
-                                   [kind](const GroupSums& s) { return s.kind == kind; });
-    return {quantized_.data() + first * depth_, sums->values.data() + first * sums->groups_per_row,
-            scales_.data() + first, first_row(index + 1) - first};
-}
-
 bool LinearInput::quantize_row(const KernelTable& kernels, int row) {
     const int tile = tile_of(row);
     const int first = first_row(tile);
     const int tile_rows = first_row(tile + 1) - first;
     const QuantizedRowSink sink{quantized_.data() + first * depth_ + (row - first) * 4,
-                                tile_rows * 4, step_sums_.data() + row * (depth_ / sum_step)};
+                                tile_rows * 4, run_sums_.data() + row * (depth_ / run_), run_};
     float& scale = scales_[static_cast<size_t>(row)];
     scale = kernels.quantize_row(values_.data() + row * depth_, depth_, sink);
     if (!std::isfinite(scale)) return false;
@@ -82,11 +97,11 @@ bool LinearInput::quantize_row(const KernelTable& kernels, int row) {
 void LinearInput::add_up(GroupSums& sums, int row, int tile) const {
     const int first = first_row(tile);
     const int tile_rows = first_row(tile + 1) - first;
-    const int32_t* step = step_sums_.data() + row * (depth_ / sum_step);
+    const int32_t* run = run_sums_.data() + row * (depth_ / run_);
     int32_t* place = sums.values.data() + first * sums.groups_per_row + (row - first);
     for (int64_t g = 0; g < sums.groups_per_row; ++g, place += tile_rows) {
         int32_t total = 0;
-        for (int64_t i = 0; i < sums.num_steps; ++i) total += *step++;
+        for (int64_t i = 0; i < sums.num_runs; ++i) total += *run++;
         *place = total * sums.factor;
     }
 }
@@ -117,10 +132,12 @@ void multiply_panel(const Machine& machine, const LinearInput& input, const Weig
     }
     const auto gemm = weights.bits() == 8 ? kernels.gemm_int8 : kernels.gemm_int4;
     const bool fetches = input.rows() >= fewest_rows_to_fetch_ahead;
-    for (int tile = 0; tile < input.num_tiles(); ++tile) {
-        if (fetches) panel.ahead = next_panel(panel, weights.bits(), tile, input.num_tiles());
-        gemm(panel, input.tile(tile, weights.sums()),
-             {out + input.first_row(tile) * out_stride, out_stride, cols});
+    int index_of_tile = 0;
+    for (const QuantizedTile& tile : input.tiles(weights.sums())) {
+        if (fetches)
+            panel.ahead = next_panel(panel, weights.bits(), index_of_tile++, input.num_tiles());
+        gemm(panel, tile, {out, out_stride, cols});
+        out += tile.rows * out_stride;
     }
 }
 

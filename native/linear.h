@@ -58,32 +58,35 @@ public:
     FloatRows floats() const { return {values_.data(), depth_, rows_}; }
     int num_tiles() const { return num_tiles_; }
     int first_row(int tile) const { return tile * rows_ / num_tiles_; }
-    QuantizedTile tile(int index, SumKinds kind) const;  // one of `fill`'s
+    const std::vector<QuantizedTile>& tiles(SumKinds kind) const;  // one of `fill`'s
 
 private:
     // Sums of all rows of one kind: per tile [depth / group][rows of the tile].
     struct GroupSums {
         SumKinds kind;
         int32_t factor;
-        int64_t num_steps;  // of sum_step values in a group
+        int64_t num_runs;  // in a group
         int64_t groups_per_row;
         std::vector<int32_t> values;
+        std::vector<QuantizedTile> tiles;
     };
 
     void resize(const KernelTable& kernels, int rows, int64_t depth, SumKinds kinds);
     GroupSums& sums_of(SumKinds kind);
+    void lay_out(GroupSums& sums);
     bool quantize_row(const KernelTable& kernels, int row);
     void add_up(GroupSums& sums, int row, int tile) const;
     int tile_of(int row) const;
 
     int rows_ = 0;
     int64_t depth_ = 0;
+    int64_t run_ = max_run;  // divides all groups
     int num_tiles_ = 1;
     SumKinds kinds_ = 0;
     // At least as large as this fill needs:
     std::vector<float> values_;
     std::vector<int8_t> quantized_;
-    std::vector<int32_t> step_sums_;     // [rows][depth / sum_step]
+    std::vector<int32_t> run_sums_;      // [rows][depth / run]
     std::vector<GroupSums> group_sums_;  // some of this fill's, some of fills before
     std::vector<float> scales_;
 };

@@ -1,6 +1,7 @@
 #include "thread_pool.h"
 
 #include <algorithm>
+#include <limits>
 #include <stdexcept>
 #include <utility>
 
@@ -17,7 +18,11 @@ constexpr uint64_t open_bit = 0x10000;
 constexpr int invited_shift = 17;
 constexpr int number_shift = 32;
 
-constexpr int64_t most_chunks_at_once = 16;
+// ThreadPool::Run::ends: the first chunk in the upper half, the one after the last in the lower.
+constexpr int first_shift = 32;
+uint64_t ends_of(uint64_t first, uint64_t last) { return first << first_shift | last; }
+uint64_t first_of(uint64_t ends) { return ends >> first_shift; }
+uint64_t last_of(uint64_t ends) { return ends & 0xffffffff; }
 
 uint64_t number_of(uint64_t state) { return state >> number_shift; }
 
@@ -44,7 +49,9 @@ private:
 };
 
 ThreadPool::ThreadPool(int num_threads)
-    : seats_(std::make_unique<Seat[]>(static_cast<size_t>(num_threads))), governor_(num_threads) {
+    : seats_(std::make_unique<Seat[]>(static_cast<size_t>(num_threads))),
+      runs_(std::make_unique<Run[]>(static_cast<size_t>(num_threads))),
+      governor_(num_threads) {
     workers_.reserve(static_cast<size_t>(num_threads - 1));
     try {
         for (int worker = 1; worker < num_threads; ++worker)
@@ -88,17 +95,27 @@ RegionTimes ThreadPool::share(const Work& work, const Task& task, int threads, b
     const int64_t own_chunks = take_chunks(0);
     const int64_t own_end = now_ns();
     close();
-    if (failure_) std::rethrow_exception(std::exchange(failure_, nullptr));
+    if (has_failed_.exchange(false)) std::rethrow_exception(std::exchange(failure_, nullptr));
     return {work.operations, work.num_chunks, own_chunks, own_end - begin, now_ns() - own_end};
 }
 
 void ThreadPool::open(int64_t num_chunks, const Task& task, int threads) {
     task_ = &task;
-    num_chunks_ = num_chunks;
     num_invited_ = threads;
-    next_chunk_ = 0;
+    hand_out(num_chunks, threads);
     const uint64_t number = (number_of(state_) + 1) << number_shift;
     state_ = number | static_cast<uint64_t>(threads) << invited_shift | open_bit;
+}
+
+void ThreadPool::hand_out(int64_t num_chunks, int threads) {
+    if (num_chunks > std::numeric_limits<uint32_t>::max())
+        throw std::invalid_argument("a region has too many chunks");
+    const auto end_of = [&](int worker) {
+        return static_cast<uint64_t>(num_chunks * worker / threads);
+    };
+    for (int worker = 0; worker < threads; ++worker)
+        runs_[worker].ends.store(ends_of(end_of(worker), end_of(worker + 1)),
+                                 std::memory_order_relaxed);
 }
 
 // Who has not joined by now is not waited for.
@@ -133,24 +150,39 @@ void ThreadPool::leave() {
     if ((before & (joined_mask | open_bit)) == 1) seats_[0].wake();  // the last, of a closed one
 }
 
-// Many at a time at first, for few hand-overs; single ones at the end, for an even finish.
 int64_t ThreadPool::take_chunks(int worker) try {
     int64_t taken = 0;
-    int64_t first = next_chunk_;
-    while (first < num_chunks_) {
-        const int64_t share = (num_chunks_ - first) / (2 * num_invited_);
-        const int64_t last = first + std::clamp<int64_t>(share, 1, most_chunks_at_once);
-        if (!next_chunk_.compare_exchange_weak(first, last)) continue;
-        for (int64_t chunk = first; chunk < last; ++chunk) (*task_)(chunk, worker);
-        taken += last - first;
-        first = next_chunk_;
-    }
+    std::atomic<uint64_t>& own = runs_[worker].ends;
+    do {
+        uint64_t ends = own;
+        while (first_of(ends) < last_of(ends) && !has_failed_) {
+            if (!own.compare_exchange_weak(ends, ends + ends_of(1, 0))) continue;
+            (*task_)(static_cast<int64_t>(first_of(ends)), worker);
+            ++taken;
+            ends = own;
+        }
+    } while (!has_failed_ && take_over(worker));
     return taken;
 } catch (...) {
-    next_chunk_ = num_chunks_;
     const std::lock_guard lock(failure_mutex_);
     if (!failure_) failure_ = std::current_exception();
+    has_failed_ = true;
     return 0;
+}
+
+// The latter half of what another thread has left; false when there is nothing.
+bool ThreadPool::take_over(int worker) {
+    for (int i = 1; i < num_invited_; ++i) {
+        std::atomic<uint64_t>& other = runs_[(worker + i) % num_invited_].ends;
+        uint64_t ends = other;
+        while (first_of(ends) < last_of(ends)) {
+            const uint64_t middle = first_of(ends) + (last_of(ends) - first_of(ends)) / 2;
+            if (!other.compare_exchange_weak(ends, ends_of(first_of(ends), middle))) continue;
+            runs_[worker].ends = ends_of(middle, last_of(ends));
+            return true;
+        }
+    }
+    return false;
 }
 
 }  // namespace edge

@@ -15,8 +15,9 @@
 
 namespace edge {
 
-// Chunks are handed out dynamically, so who computes one is not fixed; results stay the same for
-// any number of threads because a chunk's result does not depend on its worker.
+// Each thread takes chunks from a run of its own, one after the other as they lie in memory; once
+// that is empty it takes over half of another's. So who computes a chunk is not fixed; results
+// stay the same for any number of threads because a chunk's result does not depend on its worker.
 class ThreadPool {
 public:
     using Task = std::function<void(int64_t chunk, int worker)>;
@@ -50,17 +51,26 @@ public:
 private:
     class Region;
 
+    // Chunks that nobody has begun, the first one and the one after the last in one word. On a
+    // cache line of its own: its owner takes from it all the time.
+    struct alignas(64) Run {
+        std::atomic<uint64_t> ends{0};
+    };
+
     RegionTimes share(const Work& work, const Task& task, int threads, bool wakes);
     void open(int64_t num_chunks, const Task& task, int threads);
+    void hand_out(int64_t num_chunks, int threads);
     void close();
     void serve(int worker);
     bool join(int worker, uint64_t& seen);
     void leave();
     int64_t take_chunks(int worker);  // how many
+    bool take_over(int worker);
     void stop();
 
     std::vector<std::thread> workers_;
     std::unique_ptr<Seat[]> seats_;  // the caller's, then the workers'
+    std::unique_ptr<Run[]> runs_;
     ThreadGovernor governor_;
     std::atomic<bool> is_running_{false};
     std::atomic<bool> stopping_{false};
@@ -69,11 +79,10 @@ private:
 
     // The region at hand; written by the caller while nobody has joined.
     const Task* task_ = nullptr;
-    int64_t num_chunks_ = 0;
     int num_invited_ = 1;
-    // Cache lines of their own: all workers look at them all the time.
+    std::atomic<bool> has_failed_{false};
+    // A cache line of its own: all workers look at it all the time.
     alignas(64) std::atomic<uint64_t> state_{0};
-    alignas(64) std::atomic<int64_t> next_chunk_{0};
 };
 
 }  // namespace edge

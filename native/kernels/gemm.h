@@ -165,9 +165,7 @@ void gemm_int_rows(const Panel& panel, const QuantizedTile& tile, const OutputTi
         unrolled<R>([&](int r) { total[r] = fma(to_float(acc[r]), scale, total[r]); });
         if constexpr (has_minima) {
             const Lanes minimum = mul(scale_of(panel.minima, panel, g), splat(per_minimum));
-            unrolled<R>([&](int r) {
-                total[r] = fma(splat(static_cast<float>(sums[r])), minimum, total[r]);
-            });
+            unrolled<R>([&](int r) { total[r] = fma(splat_whole(sums[r]), minimum, total[r]); });
         }
     }
     unrolled<R>([&](int r) { store_columns(out, r, mul(total[r], splat(tile.scales[r]))); });

@@ -87,8 +87,8 @@ private:
     static float quantize_operand(const float* x, int64_t count, int r, int8_t* operands,
                                   int32_t (&starts)[R]) {
         starts[r] = 0;
-        return quantize(x, count, operands + r * 4, R * 4,
-                        [&](int64_t, int32_t total) { starts[r] -= 128 * total; });
+        return quantize(x, count, operands + r * 4, R * 4, max_run,
+                        [&](int32_t total) { starts[r] -= 128 * total; });
     }
 
     static void add_quads(IntLanes (&acc)[R], const uint8_t* lines, const int8_t* operands,

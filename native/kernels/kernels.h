@@ -14,6 +14,7 @@ constexpr int panel_cols = 16;    // output columns that one weight panel interl
 constexpr int line_bytes = 64;    // one line: [16 cols][4 bytes], one byte per k or pair of k
 constexpr int depth_step = 32;    // divides the depth of all quantized weights
 constexpr int sum_step = 16;      // the smallest group of weights that share a scale
+constexpr int max_run = 256;      // of quantized values that are summed up in float, exactly
 constexpr int block_depth = 256;  // along which whole-numbered scales share a factor
 constexpr int max_tile_rows = 12;
 constexpr int max_burst_chains = 12;
@@ -77,11 +78,13 @@ struct OutputTile {
     int cols;        // 1 to 16 columns that exist
 };
 
-// One quantized row goes to places `stride` bytes apart, four values each; sums [depth/sum_step].
+// One quantized row goes to places `stride` bytes apart, four values each; each run of `run`
+// values, a multiple of sum_step and at most max_run, is summed up [depth / run].
 struct QuantizedRowSink {
     int8_t* values;
     int64_t stride;
     int32_t* sums;
+    int64_t run;
 };
 
 constexpr int block_keys = 16;

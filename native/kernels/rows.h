@@ -4,6 +4,8 @@
 #include <cmath>
 #include <limits>
 
+#include "kernels/unrolled.h"
+
 namespace edge {
 namespace {
 
@@ -72,39 +74,49 @@ void add_row(const float* x, int64_t count, float* total) {
     });
 }
 
-// max|x|, made NaN by any x that is not finite (0 * x is NaN for infinities too).
-inline float largest_magnitude(const float* x, int64_t depth) {
-    Lanes high = zero();
-    Lanes poison = zero();
-    for_lanes(depth, [&](int64_t i, int n) {
-        const Lanes v = load_run(x + i, n);
-        high = max(high, abs(v));
-        poison = fma(v, zero(), poison);
-    });
-    return largest(high) + sum(poison);
+// max|x|, made NaN by any x that is not finite (0 * x is NaN for infinities too). In chains that
+// take turns, since each addition waits for the one before.
+inline float largest_magnitude(const float* x, int64_t count) {
+    constexpr int chains = 2;
+    Lanes high[chains] = {zero(), zero()};
+    Lanes poison[chains] = {zero(), zero()};
+    const auto take = [&](int chain, Lanes v) {
+        high[chain] = max(high[chain], abs(v));
+        poison[chain] = fma(v, zero(), poison[chain]);
+    };
+    int64_t i = 0;
+    for (; i + chains * 16 <= count; i += chains * 16)
+        unrolled<chains>([&](int c) { take(c, load(x + i + c * 16)); });
+    for_lanes(count - i, [&](int64_t k, int n) { take(0, load_run(x + i + k, n)); });
+    return largest(max(high[0], high[1])) + sum(add(poison[0], poison[1]));
 }
 
-// Four values each go to places `stride` bytes apart; take_sum(i, sum) gets the sum of the values
-// from i to i + sum_step - 1. Returns as KernelTable::quantize_row.
+// Four values each go to places `stride` bytes apart; take_sum gets the sums of runs of `run`.
+// Returns as KernelTable::quantize_row.
 template <typename TakeSum>
-inline float quantize(const float* x, int64_t count, int8_t* place, int64_t stride,
+inline float quantize(const float* x, int64_t count, int8_t* place, int64_t stride, int64_t run,
                       TakeSum take_sum) {
     const float magnitude = largest_magnitude(x, count);
     if (!std::isfinite(magnitude)) return std::numeric_limits<float>::quiet_NaN();
     const Lanes inverse = splat(magnitude > 1e-30f ? 127.0f / magnitude : 0.0f);
-    for_lanes(count, [&](int64_t first, int n) {
-        int8_t values[sum_step];
-        const Lanes rounded = round_even(mul(load_run(x + first, n), inverse));
-        store_int8(values, rounded);
-        take_sum(first, static_cast<int32_t>(sum(rounded)));  // exact
-        for (int i = 0; i < n; i += 4, place += stride) std::memcpy(place, values + i, 4);
-    });
+    for (int64_t first = 0; first < count; first += run) {
+        Lanes total = zero();
+        for_lanes(run < count - first ? run : count - first, [&](int64_t i, int n) {
+            int8_t values[16];
+            const Lanes rounded = round_even(mul(load_run(x + first + i, n), inverse));
+            store_int8(values, rounded);
+            total = add(total, rounded);
+            for (int k = 0; k < n; k += 4, place += stride) std::memcpy(place, values + k, 4);
+        });
+        take_sum(static_cast<int32_t>(sum(total)));
+    }
     return magnitude > 1e-30f ? magnitude / 127.0f : 0.0f;
 }
 
 float quantize_row(const float* x, int64_t depth, const QuantizedRowSink& sink) {
-    return quantize(x, depth, sink.values, sink.stride,
-                    [&](int64_t first, int32_t total) { sink.sums[first / sum_step] = total; });
+    int32_t* sums = sink.sums;
+    return quantize(x, depth, sink.values, sink.stride, sink.run,
+                    [&](int32_t total) { *sums++ = total; });
 }
 
 LogitMoments logit_moments(const float* x, int64_t count) {

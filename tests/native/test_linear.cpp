@@ -106,13 +106,14 @@ void check_tiles() {
             input.fill({pool, *table, Activations::int8}, rows, 32, sum_kind(32, 8),
                        [](int, float* out) { std::fill_n(out, 32, 1.0f); });
             int next = 0;
-            for (int tile = 0; tile < input.num_tiles(); ++tile) {
-                const int count = input.tile(tile, sum_kind(32, 8)).rows;
-                check(input.first_row(tile) == next && count >= 1 && count <= table->tile_rows,
+            int number = 0;
+            for (const QuantizedTile& tile : input.tiles(sum_kind(32, 8))) {
+                check(input.first_row(number++) == next && tile.rows >= 1 &&
+                          tile.rows <= table->tile_rows,
                       "tiles do not cover the rows");
-                next += count;
+                next += tile.rows;
             }
-            check(next == rows, "tiles do not cover the rows");
+            check(next == rows && number == input.num_tiles(), "tiles do not cover the rows");
         }
 }
 

@@ -138,15 +138,16 @@ void check_all(const KernelTable& table, const Values& x, const Values& y) {
 }
 
 // Row `row` of a tile of `rows`, as LinearInput lays it out.
-void check_quantized(const KernelTable& table, Side side, const Values& x, int row, int rows) {
+void check_quantized(const KernelTable& table, Side side, const Values& x, int row, int rows,
+                     int64_t run) {
     static Guarded<int8_t> values(max_count * max_tile_rows);
     static Guarded<int32_t> sums(max_count / sum_step);
     name_case(table, "quantize_row", x);
     const auto depth = static_cast<int64_t>(x.size());
     int8_t* places = values.filled(side, static_cast<size_t>(depth * rows), 99);
-    int32_t* totals = sums.filled(side, static_cast<size_t>(depth / sum_step), 9999);
-    const float scale =
-        table.quantize_row(first_input.copy(side, x), depth, {places + row * 4, rows * 4, totals});
+    int32_t* totals = sums.filled(side, static_cast<size_t>(depth / run), 9999);
+    const float scale = table.quantize_row(first_input.copy(side, x), depth,
+                                           {places + row * 4, rows * 4, totals, run});
     float largest = 0.0f;
     bool all_finite = true;
     for (const float value : x) {
@@ -162,12 +163,18 @@ void check_quantized(const KernelTable& table, Side side, const Values& x, int r
             check(places[(k / 4 * rows + r) * 4 + k % 4] == (r == row ? wanted : 99.0f),
                   "another value");
         }
-    for (int64_t g = 0; g < depth / sum_step; ++g) {
+    for (int64_t g = 0; g < depth / run; ++g) {
         int32_t wanted = 0;
-        for (int64_t k = g * sum_step; k < (g + 1) * sum_step; ++k)
+        for (int64_t k = g * run; k < (g + 1) * run; ++k)
             wanted += places[(k / 4 * rows + row) * 4 + k % 4];
         check(totals[g] == wanted, "another sum");
     }
+}
+
+void check_quantized(const KernelTable& table, Side side, const Values& x, int row, int rows) {
+    for (const int64_t run : {16, 32, 64, 128, 256})
+        if (static_cast<int64_t>(x.size()) % run == 0)
+            check_quantized(table, side, x, row, rows, run);
 }
 
 void check_quantize_row(const KernelTable& table, Side side) {

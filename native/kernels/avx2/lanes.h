@@ -35,6 +35,10 @@ inline __m256i first_eight(int n) {
 
 inline Lanes zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
 inline Lanes splat(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
+inline Lanes splat_whole(int32_t x) {
+    const __m256 eight = _mm256_cvtepi32_ps(_mm256_set1_epi32(x));
+    return {eight, eight};
+}
 inline Lanes load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
 inline Lanes load_first(const float* p, int n) {
     return {_mm256_maskload_ps(p, first_eight(n)),

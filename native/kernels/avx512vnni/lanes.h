@@ -27,6 +27,8 @@ inline __mmask16 first(int n) { return static_cast<__mmask16>((1u << n) - 1u); }
 
 inline Lanes zero() { return _mm512_setzero_ps(); }
 inline Lanes splat(float x) { return _mm512_set1_ps(x); }
+// Broadcast by the conversion itself where x is in memory.
+inline Lanes splat_whole(int32_t x) { return _mm512_cvtepi32_ps(_mm512_set1_epi32(x)); }
 inline Lanes load(const float* p) { return _mm512_loadu_ps(p); }
 inline Lanes load_first(const float* p, int n) { return _mm512_maskz_loadu_ps(first(n), p); }
 inline Lanes load_f16(const uint16_t* p) {

@@ -56,6 +56,7 @@ inline Lanes zero() {
 inline Lanes splat(float x) {
     return each([x](int) { return x; });
 }
+inline Lanes splat_whole(int32_t x) { return splat(static_cast<float>(x)); }
 inline Lanes load(const float* p) {
     return each([p](int i) { return p[i]; });
 }

@@ -38,6 +38,7 @@ inline Lanes splat(float x) {
     const float32x4_t four = vdupq_n_f32(x);
     return {four, four, four, four};
 }
+inline Lanes splat_whole(int32_t x) { return splat(static_cast<float>(x)); }
 inline Lanes zero() { return splat(0.0f); }
 inline Lanes load(const float* p) {
     return {vld1q_f32(p), vld1q_f32(p + 4), vld1q_f32(p + 8), vld1q_f32(p + 12)};
