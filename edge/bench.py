@@ -105,7 +105,8 @@ class Measurement:
 
     ``step_ms`` is the median, the five parts are those of the median step and sum to it. Rates
     are in 10^9 operations a second, a multiply-add being two. ``gemm_peak_share`` is the rate of
-    the linear layers, without the head, by ``int8_peak_gops``, whatever type the weights have.
+    the linear layers, without the head, by ``int8_peak_gops``, whatever type the weights have, and
+    ``attention_peak_share`` that of attention by ``bf16_peak_gops``, whatever its keys are kept in.
     ``step_over_peak_time`` is ``step_ms`` by the least time that
 
         (linear layers and head) / int8_peak_gops + attention / bf16_peak_gops
@@ -132,6 +133,7 @@ class Measurement:
     float_peak_gops: float
     bf16_peak_gops: float
     gemm_peak_share: float
+    attention_peak_share: float
     step_over_peak_time: float
     peak_rss_bytes: int
 
@@ -373,10 +375,15 @@ def figures(
         int8_peak_gops=peak.int8_gops,
         float_peak_gops=peak.float_gops,
         bf16_peak_gops=peak.bf16_gops,
-        gemm_peak_share=gemm / (median.gemm_ms * 1e6) / peak.int8_gops,
+        gemm_peak_share=_share(gemm, median.gemm_ms, peak.int8_gops),
+        attention_peak_share=_share(attention, median.attention_ms, peak.bf16_gops),
         step_over_peak_time=median.step_ms * 1e6 / least_ns,
         peak_rss_bytes=peak_rss_bytes(),
     )
+
+
+def _share(operations: int, ms: float, peak_gops: float) -> float:
+    return operations / (ms * 1e6) / peak_gops if ms > 0 else 0.0
 
 
 def _linear_weights(sizes: DenoiserConfig) -> int:

@@ -27,7 +27,9 @@ void Attention::run(const Machine& machine, const float* queries,
     const int64_t group = shape_.num_heads / shape_.num_kv_heads;
     const int64_t num_blocks = static_cast<int64_t>(blocks.size()) / shape_.num_kv_heads;
     const int64_t tile_rows = machine.kernels.query_rows;
-    const int64_t num_tiles = (num_rows * group + tile_rows - 1) / tile_rows;
+    const int64_t num_tiles =
+        std::max((num_rows * group + tile_rows - 1) / tile_rows,
+                 std::min(num_rows * group, machine.pool.num_threads() / shape_.num_kv_heads));
     const int64_t places = num_blocks * block_keys;
     const int64_t tile_scratch =
         tile_rows * scratch_per_row(shape_.format, shape_.head_dim, num_blocks);

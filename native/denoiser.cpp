@@ -257,7 +257,7 @@ void Denoiser::run_attention(const Machine& machine, const Layer& layer, int64_t
     });
     s.clock.charge(&StepTimes::other_ns);
     const auto& blocks = s.key_blocks.of_layer(index, input.cache, shadow_keys(index, 0),
-                                               shadow_values(index, 0), machine.pool);
+                                               shadow_values(index, 0), machine);
     s.attention.run(machine, s.queries.data(), s.key_blocks.visible(), blocks, s.attended.data());
     s.clock.charge(&StepTimes::attention_ns);
     const auto copy = [&](int row, float* out) {
@@ -357,7 +357,7 @@ void Denoiser::publish(const StepInput& input) {
         const int64_t position = input.positions[row];
         for (int64_t layer = 0; layer < shape_.num_layers; ++layer) {
             const int64_t index = static_cast<int64_t>(row);
-            input.cache->store(layer, position, shadow_keys(layer, index),
+            input.cache->store(kernels_, layer, position, shadow_keys(layer, index),
                                shadow_values(layer, index));
         }
         input.cache->mark_valid(position);

@@ -93,13 +93,11 @@ Head::Figures Head::figures_of(const KernelTable& kernels, float* logits, int64_
                                int64_t count, const HeadOptions& options) {
     Figures figures{kernels.logit_moments(logits, count), -1, minus_infinity, minus_infinity};
     forbid(logits, first, count, options);
-    figures.top1_logit = kernels.maximum(logits, count);
-    if (!(figures.top1_logit > minus_infinity)) return figures;
-    const int64_t best = std::find(logits, logits + count, figures.top1_logit) - logits;
-    if (best == count) return figures;  // only when a logit is NaN, which the moments report
-    figures.top1 = static_cast<int32_t>(first + best);
-    figures.top2_logit = std::max(kernels.maximum(logits, best),
-                                  kernels.maximum(logits + best + 1, count - best - 1));
+    const TopTwo top = kernels.top_two(logits, count);
+    if (top.index < 0) return figures;  // a logit that is NaN is reported by the moments
+    figures.top1 = static_cast<int32_t>(first + top.index);
+    figures.top1_logit = top.first;
+    figures.top2_logit = top.second;
     return figures;
 }
 

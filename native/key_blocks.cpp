@@ -42,7 +42,7 @@ void KeyBlocks::plan(const std::vector<int32_t>& positions, const KvCache* cache
 
 const std::vector<KeyBlock>& KeyBlocks::of_layer(int64_t layer, const KvCache* cache,
                                                  const float* keys, const float* values,
-                                                 ThreadPool& pool) {
+                                                 const Machine& machine) {
     const int64_t num_fresh = static_cast<int64_t>(fresh_.size());
     std::byte* key_room = key_room_.of(shape_.num_kv_heads * num_fresh * shape_.key_block());
     std::byte* value_room = value_room_.of(shape_.num_kv_heads * num_fresh * shape_.value_block());
@@ -52,13 +52,15 @@ const std::vector<KeyBlock>& KeyBlocks::of_layer(int64_t layer, const KvCache* c
                      value_room + index * shape_.value_block()};
     };
     const int64_t num_chunks = shape_.num_kv_heads * num_fresh;
-    pool.run({num_chunks, num_chunks * block_keys * shape_.head_dim * quantized_element},
-             [&](int64_t chunk, int) {
-                 const auto& entry =
-                     entries_[static_cast<size_t>(fresh_[static_cast<size_t>(chunk % num_fresh)])];
-                 const int64_t kv_head = chunk / num_fresh;
-                 put_together(layer, cache, keys, values, kv_head, entry, place_of(kv_head, entry));
-             });
+    machine.pool.run(
+        {num_chunks, num_chunks * block_keys * shape_.head_dim * quantized_element},
+        [&](int64_t chunk, int) {
+            const auto& entry =
+                entries_[static_cast<size_t>(fresh_[static_cast<size_t>(chunk % num_fresh)])];
+            const int64_t kv_head = chunk / num_fresh;
+            put_together(machine.kernels, layer, cache, keys, values, kv_head, entry,
+                         place_of(kv_head, entry));
+        });
     blocks_.clear();
     for (int64_t h = 0; h < shape_.num_kv_heads; ++h)
         for (const Entry& entry : entries_) {
@@ -73,9 +75,9 @@ const std::vector<KeyBlock>& KeyBlocks::of_layer(int64_t layer, const KvCache* c
     return blocks_;
 }
 
-void KeyBlocks::put_together(int64_t layer, const KvCache* cache, const float* keys,
-                             const float* values, int64_t kv_head, const Entry& entry,
-                             const Place& place) {
+void KeyBlocks::put_together(const KernelTable& kernels, int64_t layer, const KvCache* cache,
+                             const float* keys, const float* values, int64_t kv_head,
+                             const Entry& entry, const Place& place) {
     const bool is_whole = entry.last_row - entry.first_row == block_keys;
     if (!is_whole && entry.cached != 0) {
         std::copy_n(cache->keys(layer, kv_head, entry.block), shape_.key_block(), place.keys);
@@ -87,8 +89,8 @@ void KeyBlocks::put_together(int64_t layer, const KvCache* cache, const float* k
     const int64_t width = shape_.num_kv_heads * shape_.head_dim;
     for (int64_t row = entry.first_row; row < entry.last_row; ++row) {
         const int64_t at = row * width + kv_head * shape_.head_dim;
-        shape_.place(place.keys, place.values, positions_[static_cast<size_t>(row)] % block_keys,
-                     keys + at, values + at);
+        shape_.place(kernels, place.keys, place.values,
+                     positions_[static_cast<size_t>(row)] % block_keys, keys + at, values + at);
     }
 }
 

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "kv_cache.h"
-#include "thread_pool.h"
+#include "linear.h"
 
 namespace edge {
 
@@ -24,7 +24,7 @@ public:
     // One layer's blocks [num_kv_heads][blocks]; keys and values are the active rows' [active]
     // [num_kv_heads * head_dim].
     const std::vector<KeyBlock>& of_layer(int64_t layer, const KvCache* cache, const float* keys,
-                                          const float* values, ThreadPool& pool);
+                                          const float* values, const Machine& machine);
 
 private:
     struct Entry {
@@ -40,8 +40,9 @@ private:
         std::byte* values;
     };
 
-    void put_together(int64_t layer, const KvCache* cache, const float* keys, const float* values,
-                      int64_t kv_head, const Entry& entry, const Place& place);
+    void put_together(const KernelTable& kernels, int64_t layer, const KvCache* cache,
+                      const float* keys, const float* values, int64_t kv_head, const Entry& entry,
+                      const Place& place);
 
     AttentionShape shape_;
     std::vector<int32_t> positions_;

@@ -13,23 +13,22 @@ constexpr int64_t run_length = 64;
 
 int64_t round_up(int64_t count, int64_t unit) { return (count + unit - 1) / unit * unit; }
 
-// A format's code: elements of `per_lane` to four bytes; encode(value, inverse of the scale).
+// A format's code: elements of `per_lane` to four bytes; encode takes the inverse of the scale.
 struct F32Code {
     using Element = float;
     static constexpr bool has_scales = false;
-    static float encode(float value, float) { return value; }
+    static void encode(const KernelTable&, const float* values, int64_t count, float, float* out) {
+        std::copy_n(values, count, out);
+    }
     static float decode(float stored, float) { return stored; }
 };
 
 struct Bf16Code {
     using Element = uint16_t;
     static constexpr bool has_scales = false;
-    // As the products read it: what is below 2^-126 counts as zero.
-    static uint16_t encode(float value, float) {
-        const uint32_t bits = bits_of(value);
-        const uint32_t sign = bits >> 16 & 0x8000u;
-        const uint32_t number = bf16_from_float(value);
-        return static_cast<uint16_t>((bits & 0x7FFFFFFFu) < 0x800000u ? sign : number);
+    static void encode(const KernelTable& kernels, const float* values, int64_t count, float,
+                       uint16_t* out) {
+        kernels.round_halves(values, count, out);
     }
     static float decode(uint16_t stored, float) { return float_from_bf16(stored); }
 };
@@ -38,9 +37,12 @@ struct Int8Code {
     using Element = uint8_t;
     static constexpr bool has_scales = true;
     static constexpr float zero = 128.0f;
-    static uint8_t encode(float value, float inverse) {
-        const float rounded = value * inverse + 0x1.8p23f - 0x1.8p23f;  // ties to even
-        return static_cast<uint8_t>(static_cast<int32_t>(rounded + zero));
+    static void encode(const KernelTable&, const float* values, int64_t count, float inverse,
+                       uint8_t* out) {
+        for (int64_t i = 0; i < count; ++i) {
+            const float rounded = values[i] * inverse + 0x1.8p23f - 0x1.8p23f;  // ties to even
+            out[i] = static_cast<uint8_t>(static_cast<int32_t>(rounded + zero));
+        }
     }
     static float decode(uint8_t stored, float scale) {
         return (static_cast<float>(stored) - zero) * scale;
@@ -123,7 +125,8 @@ float largest_magnitude(const float* values, int64_t count) {
 
 // The elements of one place and, where the code has them, its scale behind all elements.
 template <typename Code, typename Index>
-void write(std::byte* block, const Index& index, const float* values, int64_t dim) {
+void write(const KernelTable& kernels, std::byte* block, const Index& index, const float* values,
+           int64_t dim) {
     float inverse = 1.0f;
     if constexpr (Code::has_scales) {
         const float magnitude = largest_magnitude(values, dim);
@@ -139,7 +142,7 @@ void write(std::byte* block, const Index& index, const float* values, int64_t di
     for (int64_t first = 0; first < dim; first += run_length) {
         const int64_t count = std::min(run_length, dim - first);
         std::fill(run + count, run + run_length, Element{0});
-        for (int64_t i = 0; i < count; ++i) run[i] = Code::encode(values[first + i], inverse);
+        Code::encode(kernels, values + first, count, inverse, run);
         index.template scatter<Code>(run, first, count, elements);
     }
 }
@@ -160,11 +163,11 @@ void read_back(const std::byte* block, const Index& index, float* values, int64_
 int64_t AttentionShape::key_block() const { return block_bytes<KeyIndex>(format, head_dim); }
 int64_t AttentionShape::value_block() const { return block_bytes<ValueIndex>(format, head_dim); }
 
-void AttentionShape::place(std::byte* keys, std::byte* values, int64_t place, const float* key,
-                           const float* value) const {
+void AttentionShape::place(const KernelTable& kernels, std::byte* keys, std::byte* values,
+                           int64_t place, const float* key, const float* value) const {
     with_code(format, [&](auto code) {
-        write<decltype(code)>(keys, KeyIndex{place}, key, head_dim);
-        write<decltype(code)>(values, ValueIndex{place, head_dim}, value, head_dim);
+        write<decltype(code)>(kernels, keys, KeyIndex{place}, key, head_dim);
+        write<decltype(code)>(kernels, values, ValueIndex{place, head_dim}, value, head_dim);
     });
 }
 

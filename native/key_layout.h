@@ -18,8 +18,8 @@ struct AttentionShape {
     int64_t value_block() const;
 
     // Put one head's key and value at a place of a block.
-    void place(std::byte* keys, std::byte* values, int64_t place, const float* key,
-               const float* value) const;
+    void place(const KernelTable& kernels, std::byte* keys, std::byte* values, int64_t place,
+               const float* key, const float* value) const;
     // What is stored there, as float.
     void read(const std::byte* keys, const std::byte* values, int64_t place, float* key,
               float* value) const;

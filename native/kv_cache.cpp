@@ -28,10 +28,11 @@ uint32_t KvCache::valid_in_block(int64_t block) const {
     return bits;
 }
 
-void KvCache::store(int64_t layer, int64_t position, const float* key, const float* value) {
+void KvCache::store(const KernelTable& kernels, int64_t layer, int64_t position, const float* key,
+                    const float* value) {
     for (int64_t h = 0; h < shape_.num_kv_heads; ++h) {
         const int64_t index = block_index(layer, h, position / block_keys);
-        shape_.place(keys_.get() + index * shape_.key_block(),
+        shape_.place(kernels, keys_.get() + index * shape_.key_block(),
                      values_.get() + index * shape_.value_block(), position % block_keys,
                      key + h * shape_.head_dim, value + h * shape_.head_dim);
     }

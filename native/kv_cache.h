@@ -32,7 +32,8 @@ public:
     }
 
     // Rows of num_kv_heads * head_dim.
-    void store(int64_t layer, int64_t position, const float* key, const float* value);
+    void store(const KernelTable& kernels, int64_t layer, int64_t position, const float* key,
+               const float* value);
     void load(int64_t layer, int64_t position, float* key, float* value) const;
 
     void mark_valid(int64_t position) { valid_[static_cast<size_t>(position)] = 1; }

@@ -29,6 +29,8 @@ Panels::Panels(const ModelFile& file, const TensorInfo& tensor, const GroupCode&
       num_outputs_(static_cast<int64_t>(tensor.rows())),
       depth_(static_cast<int64_t>(tensor.cols())),
       row_bytes_(static_cast<int64_t>(tensor.num_bytes / tensor.rows())),
+      num_groups_(depth_ / code.group),
+      num_halves_(code.is_fine ? depth_ / max_block : num_groups_),
       parts_(find_parts()) {}
 
 Panels::Parts Panels::find_parts() const {
@@ -40,8 +42,8 @@ Panels::Parts Panels::find_parts() const {
         return begin;
     };
     const auto add_scales = [&]() -> ScaleParts {
-        const int64_t halves = add(columns * num_halves() * 2);
-        return {halves, code_.is_fine ? add(columns * num_groups()) : halves};
+        const int64_t halves = add(columns * num_halves_ * 2);
+        return {halves, code_.is_fine ? add(columns * num_groups_) : halves};
     };
     const ScaleParts scales = add_scales();
     const ScaleParts minima = code_.has_minima ? add_scales() : scales;
@@ -64,8 +66,8 @@ PanelScales Panels::of_panel(const ScaleParts& parts, int64_t index) const {
     const int64_t columns = index * panel_cols;
     const auto* halves = reinterpret_cast<const uint16_t*>(packed_ + parts.halves);
     const auto* whole = reinterpret_cast<const int8_t*>(packed_ + parts.whole);
-    return {halves + columns * num_halves(),
-            code_.is_fine ? whole + columns * num_groups() : nullptr};
+    return {halves + columns * num_halves_,
+            code_.is_fine ? whole + columns * num_groups_ : nullptr};
 }
 
 void Panels::pack(std::byte* out, ThreadPool& pool) const {
@@ -100,8 +102,8 @@ void Panels::place_scales(std::byte* out, const ScaleParts& parts, const uint16_
                           const int8_t* whole, int64_t first_k, int64_t panel, int column) const {
     auto* half_place = reinterpret_cast<uint16_t*>(out + parts.halves);
     auto* whole_place = reinterpret_cast<int8_t*>(out + parts.whole);
-    const int64_t group = panel * num_groups() + first_k / code_.group;
-    const int64_t half = code_.is_fine ? panel * num_halves() + first_k / max_block : group;
+    const int64_t group = panel * num_groups_ + first_k / code_.group;
+    const int64_t half = code_.is_fine ? panel * num_halves_ + first_k / max_block : group;
     const int per_block = code_.groups_per_block();
     for (int i = 0; i < (code_.is_fine ? 1 : per_block); ++i)
         half_place[(half + i) * panel_cols + column] = halves[i];

@@ -49,8 +49,6 @@ private:
     };
 
     int64_t num_panels() const { return (num_outputs_ + panel_cols - 1) / panel_cols; }
-    int64_t num_groups() const { return depth_ / code_.group; }
-    int64_t num_halves() const { return code_.is_fine ? depth_ / max_block : num_groups(); }
     int64_t panel_bytes() const { return depth_ * panel_cols * code_.bits / 8; }
     Parts find_parts() const;
     PanelScales of_panel(const ScaleParts& parts, int64_t index) const;
@@ -66,6 +64,8 @@ private:
     int64_t num_outputs_;
     int64_t depth_;
     int64_t row_bytes_;
+    int64_t num_groups_;  // of a row
+    int64_t num_halves_;
     Parts parts_;
     AlignedBytes owned_;
     const std::byte* packed_ = nullptr;

@@ -335,7 +335,7 @@ def _print(report: dict[str, Any]) -> None:
     click.echo("")
     print_table(report["measurements"])
     click.echo("")
-    click.echo("of peak: rate of the linear layers (gemm) by the int8 peak")
+    click.echo("of peak: rates of the linear layers by the int8, of attention by the bf16 peak")
     click.echo("x best: the step's time by the least that both peaks allow")
     if "llama_version" in report:
         click.echo(about_llama(report))

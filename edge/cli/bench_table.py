@@ -37,8 +37,8 @@ def _cells(measurement: dict[str, Any]) -> dict[str, str]:
         "step": _ms(measurement["step_ms"]),
         "p95": _ms(measurement["step_ms_p95"]),
         **{part: _ms(measurement[f"{part}_ms"]) for part in _PARTS},
-        "of peak": f"{measurement['gemm_peak_share']:.0%}",
-        "x best": f"{measurement['step_over_peak_time']:.1f}",
+        "of peak": _shares(measurement["gemm_peak_share"], measurement["attention_peak_share"]),
+        "x best": f"{measurement['step_over_peak_time']:.2f}",
         **(_cells_of_llama(measurement) if "llama_ms" in measurement else {}),
     }
 
@@ -48,6 +48,10 @@ def _cells_of_llama(measurement: dict[str, Any]) -> dict[str, str]:
         "llama": _ms(measurement["llama_ms"]),
         "ratio": f"{measurement['llama_over_ours']:.2f}",
     }
+
+
+def _shares(gemm: float, attention: float) -> str:
+    return f"{100 * gemm:.0f}/{100 * attention:.0f}%"
 
 
 def _ms(value: float) -> str:

@@ -8,6 +8,21 @@
 namespace edge {
 namespace {
 
+inline uint16_t bits_of_half(uint16_t half) { return half; }
+inline uint16_t bits_of_half(float half) {
+    uint32_t bits;
+    std::memcpy(&bits, &half, sizeof bits);
+    return static_cast<uint16_t>(bits >> 16);
+}
+
+void round_halves(const float* x, int64_t count, uint16_t* out) {
+    for_lanes(count, [&](int64_t i, int n) {
+        Half halves[16];
+        store_halves(halves, load_run(x + i, n));
+        for (int k = 0; k < n; ++k) out[i + k] = bits_of_half(halves[k]);
+    });
+}
+
 template <int R>
 class Bf16Keys {
 public:
@@ -22,17 +37,17 @@ public:
             });
     }
 
-    void score(const AttentionTile& tile, const KeyBlock* blocks, int num_blocks,
-               const Scratch<R>& scratch) const {
+    void score(const AttentionTile& tile, const Span& span, const Scratch<R>& scratch) const {
         const Half* rows = queries(scratch);
         const int64_t num_pairs = (tile.head_dim + 1) / 2;
         const Lanes scale = splat(tile.scale * log2_e);
-        for (int b = 0; b < num_blocks; ++b) {
-            const auto* lines = static_cast<const uint8_t*>(blocks[b].keys);
+        for (int b = 0; b < span.num_blocks; ++b) {
             Lanes acc[R];
             unrolled<R>([&](int r) { acc[r] = zero(); });
-            for (int64_t i = 0; i < num_pairs; ++i)
-                add_pair<2>(acc, lines + i * line_bytes, rows + 2 * i * R);
+            for (int64_t i = 0; i < num_pairs; ++i) {
+                fetch_ahead(span.values(b) + i * line_bytes);
+                add_pair<2>(acc, span.keys(b) + i * line_bytes, rows + 2 * i * R);
+            }
             float* place = scratch.scores + b * block_keys;
             unrolled<R>([&](int r) { store(place + r * span_keys, mul(acc[r], scale)); });
         }
@@ -42,22 +57,22 @@ public:
         store_halves(weights(scratch) + r * span_keys + first, sixteen);
     }
 
-    void mix(const AttentionTile& tile, const KeyBlock* blocks, int num_blocks,
-             const Scratch<R>& scratch, const Lanes (&shrinkage)[R]) const {
+    void mix(const Span& span, const Scratch<R>& scratch, const Lanes (&shrinkage)[R]) const {
         constexpr int block_pairs = block_keys / 2;
-        for (int64_t d = 0; d < tile.head_dim; d += 16) {
-            const int n = static_cast<int>(tile.head_dim - d < 16 ? tile.head_dim - d : 16);
+        for (int64_t d = 0; d < scratch.width; d += 16) {
+            float* mixed = scratch.mixed + d;
             Lanes acc[R];
             unrolled<R>(
-                [&](int r) { acc[r] = mul(load_run(tile.outputs[r] + d, n), shrinkage[r]); });
+                [&](int r) { acc[r] = mul(load(mixed + r * scratch.width), shrinkage[r]); });
             const Half* rows = weights(scratch);
-            for (int b = 0; b < num_blocks; ++b, rows += block_keys) {
-                const auto* lines = static_cast<const uint8_t*>(blocks[b].values) +
-                                    d / 16 * block_pairs * line_bytes;
-                for (int i = 0; i < block_pairs; ++i)
-                    add_pair<span_keys>(acc, lines + i * line_bytes, rows + 2 * i);
+            for (int b = 0; b < span.num_blocks; ++b, rows += block_keys) {
+                int64_t line = d / 16 * block_pairs * line_bytes;
+                for (int i = 0; i < block_pairs; ++i, line += line_bytes) {
+                    fetch_ahead(span.next_keys(b) + line);
+                    add_pair<span_keys>(acc, span.values(b) + line, rows + 2 * i);
+                }
             }
-            unrolled<R>([&](int r) { store_run(tile.outputs[r] + d, acc[r], n); });
+            unrolled<R>([&](int r) { store(mixed + r * scratch.width, acc[r]); });
         }
     }
 

@@ -19,14 +19,12 @@ public:
         });
     }
 
-    void score(const AttentionTile&, const KeyBlock* blocks, int num_blocks,
-               const Scratch<R>& scratch) const {
-        for (int b = 0; b < num_blocks; ++b) {
-            const auto* lines = static_cast<const uint8_t*>(blocks[b].keys);
+    void score(const AttentionTile&, const Span& span, const Scratch<R>& scratch) const {
+        for (int b = 0; b < span.num_blocks; ++b) {
             IntLanes acc[R];
             unrolled<R>([&](int r) { acc[r] = start<8>(query_starts_[r]); });
-            add_quads(acc, lines, queries(scratch), num_quads_);
-            const Lanes scales = load_scales(lines + num_quads_ * line_bytes);
+            add_quads(acc, span.keys(b), queries(scratch), num_quads_, span.values(b));
+            const Lanes scales = load_scales(span.keys(b) + num_quads_ * line_bytes);
             float* place = scratch.scores + b * block_keys;
             unrolled<R>([&](int r) {
                 store(place + r * span_keys,
@@ -39,21 +37,19 @@ public:
         store(scratch.scores + r * span_keys + first, sixteen);
     }
 
-    void mix(const AttentionTile& tile, const KeyBlock* blocks, int num_blocks,
-             const Scratch<R>& scratch, const Lanes (&shrinkage)[R]) {
-        quantize_weights(tile, blocks, num_blocks, scratch);
-        for_lanes(tile.head_dim, [&](int64_t d, int n) {
+    void mix(const Span& span, const Scratch<R>& scratch, const Lanes (&shrinkage)[R]) {
+        quantize_weights(span, scratch);
+        for_lanes(scratch.width, [&](int64_t d, int) {
             IntLanes acc[R];
             unrolled<R>([&](int r) { acc[r] = start<8>(weight_starts_[r]); });
-            for (int b = 0; b < num_blocks; ++b) {
-                const auto* values = static_cast<const uint8_t*>(blocks[b].values);
-                add_quads(acc, values + d / 16 * block_quads * line_bytes,
-                          weights(scratch) + b * block_keys * R, block_quads);
-            }
+            const int64_t line = d / 16 * block_quads * line_bytes;
+            for (int b = 0; b < span.num_blocks; ++b)
+                add_quads(acc, span.values(b) + line, weights(scratch) + b * block_keys * R,
+                          block_quads, span.next_keys(b) + line);
             unrolled<R>([&](int r) {
-                float* place = tile.outputs[r] + d;
-                const Lanes before = mul(load_run(place, n), shrinkage[r]);
-                store_run(place, fma(to_float(acc[r]), splat(weight_scales_[r]), before), n);
+                float* place = scratch.mixed + r * scratch.width + d;
+                const Lanes before = mul(load(place), shrinkage[r]);
+                store(place, fma(to_float(acc[r]), splat(weight_scales_[r]), before));
             });
         });
     }
@@ -68,18 +64,16 @@ private:
         return load(reinterpret_cast<const float*>(line));
     }
 
-    void quantize_weights(const AttentionTile& tile, const KeyBlock* blocks, int num_blocks,
-                          const Scratch<R>& scratch) {
-        const int64_t lines = (tile.head_dim + 15) / 16 * block_quads;
+    void quantize_weights(const Span& span, const Scratch<R>& scratch) {
+        const int64_t lines = scratch.width / 16 * block_quads;
         for (int r = 0; r < R; ++r) {
             float* row = scratch.scores + r * span_keys;
-            for (int b = 0; b < num_blocks; ++b) {
-                const auto* values = static_cast<const uint8_t*>(blocks[b].values);
-                const Lanes scales = load_scales(values + lines * line_bytes);
+            for (int b = 0; b < span.num_blocks; ++b) {
+                const Lanes scales = load_scales(span.values(b) + lines * line_bytes);
                 store(row + b * block_keys, mul(load(row + b * block_keys), scales));
             }
-            weight_scales_[r] =
-                quantize_operand(row, num_blocks * block_keys, r, weights(scratch), weight_starts_);
+            weight_scales_[r] = quantize_operand(row, span.num_blocks * block_keys, r,
+                                                 weights(scratch), weight_starts_);
         }
     }
 
@@ -92,9 +86,11 @@ private:
     }
 
     static void add_quads(IntLanes (&acc)[R], const uint8_t* lines, const int8_t* operands,
-                          int64_t num_quads) {
-        for (int64_t i = 0; i < num_quads; ++i)
+                          int64_t num_quads, const uint8_t* ahead) {
+        for (int64_t i = 0; i < num_quads; ++i) {
+            fetch_ahead(ahead + i * line_bytes);
             add_line(acc, load_line(lines + i * line_bytes), operands + i * R * 4);
+        }
     }
     static void add_line(IntLanes (&acc)[R], Line line, const int8_t* operands) {
         if constexpr (steps_have_sums) {

@@ -16,7 +16,7 @@ constexpr int depth_step = 32;    // divides the depth of all quantized weights
 constexpr int sum_step = 16;      // the smallest group of weights that share a scale
 constexpr int max_run = 256;      // of quantized values that are summed up in float, exactly
 constexpr int block_depth = 256;  // along which whole-numbered scales share a factor
-constexpr int max_tile_rows = 12;
+constexpr int max_tile_rows = 16;
 constexpr int max_burst_chains = 12;
 
 enum class FloatFormat { f32, f16, bf16 };
@@ -122,8 +122,16 @@ struct AttentionTile {
 // Floats of scratch that a row of a tile needs for the places of `num_blocks` blocks.
 constexpr int64_t scratch_per_row(KeyFormat format, int64_t head_dim, int64_t num_blocks) {
     return format == KeyFormat::f32 ? num_blocks * block_keys
-                                    : 2 * span_keys + (head_dim + 15) / 16 * 16;
+                                    : 2 * span_keys + 2 * ((head_dim + 15) / 16 * 16);
 }
+
+// The first of the largest of some numbers and the largest of the others, -infinity where there are
+// none; index -1 where none exceeds -infinity.
+struct TopTwo {
+    int64_t index;
+    float first;
+    float second;
+};
 
 // Of some logits x: their maximum, the sum of e = exp(x - maximum), the sum of (x - maximum) * e.
 struct LogitMoments {
@@ -155,7 +163,9 @@ struct KernelTable {
     void (*silu_multiply)(const float* gate, const float* up, int64_t count, float* out);
     void (*add)(const float* x, int64_t count, float* sum);
     void (*attend[num_key_formats])(const AttentionTile& tile);
-    float (*maximum)(const float* x, int64_t count);  // -inf for none
+    // To bfloat16 bits as the products read them: ties to even, below 2^-126 to zero.
+    void (*round_halves)(const float* x, int64_t count, uint16_t* out);
+    TopTwo (*top_two)(const float* x, int64_t count);
     LogitMoments (*logit_moments)(const float* x, int64_t count);
 
     // For measuring peak rates, on [burst_chains][16] accumulators. A round of int8 is a step of

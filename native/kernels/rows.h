@@ -37,7 +37,7 @@ inline Lanes exp(Lanes x) {
     return scale_by_power(p, n);
 }
 
-float maximum(const float* x, int64_t count) {
+inline float maximum(const float* x, int64_t count) {
     Lanes high = splat(-std::numeric_limits<float>::infinity());
     int64_t i = 0;
     for (; i + 16 <= count; i += 16) high = max(high, load(x + i));
@@ -117,6 +117,39 @@ float quantize_row(const float* x, int64_t depth, const QuantizedRowSink& sink) 
     int32_t* sums = sink.sums;
     return quantize(x, depth, sink.values, sink.stride, sink.run,
                     [&](int32_t total) { *sums++ = total; });
+}
+
+// Each lane keeps its two largest.
+TopTwo top_two(const float* x, int64_t count) {
+    constexpr float none = -std::numeric_limits<float>::infinity();
+    Lanes best = splat(none), second = best;
+    const auto take = [&](Lanes v) {
+        second = max(second, min(best, v));
+        best = max(best, v);
+    };
+    int64_t i = 0;
+    for (; i + 16 <= count; i += 16) take(load(x + i));
+    if (i < count) {
+        float rest[16];
+        for (int k = 0; k < 16; ++k) rest[k] = i + k < count ? x[i + k] : none;
+        take(load(rest));
+    }
+    TopTwo top{-1, largest(best), none};
+    if (!(top.first > none)) return {-1, none, none};
+    float bests[16], seconds[16];
+    store(bests, best);
+    store(seconds, second);
+    for (int64_t lane = 0; lane < 16; ++lane) {
+        if (bests[lane] != top.first) continue;
+        int64_t k = lane;
+        while (x[k] != top.first) k += 16;
+        if (top.index < 0 || k < top.index) top.index = k;
+    }
+    for (int64_t lane = 0; lane < 16; ++lane) {
+        const float other = lane == top.index % 16 ? seconds[lane] : bests[lane];
+        if (other > top.second) top.second = other;
+    }
+    return top;
 }
 
 LogitMoments logit_moments(const float* x, int64_t count) {

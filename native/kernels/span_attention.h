@@ -17,10 +17,18 @@ template <int R>
 struct Scratch {
     float* scores;   // [R][span_keys]
     float* weights;  // room for R * span_keys floats, as the format likes it
-    float* queries;  // room for R * padded_dim floats, likewise
+    float* queries;  // room for R * width floats, likewise
+    // [R][width], side by side: the rows of a tile's outputs lie so far apart that all would share
+    // few lines of the first-level cache.
+    float* mixed;
+    int64_t width;  // head_dim up to 16
 
-    explicit Scratch(float* place)
-        : scores(place), weights(place + R * span_keys), queries(place + 2 * R * span_keys) {}
+    explicit Scratch(const AttentionTile& tile)
+        : scores(tile.scratch),
+          weights(scores + R * span_keys),
+          queries(weights + R * span_keys),
+          mixed(queries + R * ((tile.head_dim + 15) / 16 * 16)),
+          width((tile.head_dim + 15) / 16 * 16) {}
 };
 
 // What is known of each row after some spans.
@@ -71,18 +79,30 @@ inline void weigh(const float* scores, int count, int r, Keys& keys, const Scrat
     running.totals[r] = total;
 }
 
+// Consecutive blocks; while they are scored their values are fetched ahead, while those are mixed
+// the keys of the next span, of `num_next` blocks: no hardware prefetcher follows from page to
+// page.
+struct Span {
+    const KeyBlock* blocks;
+    int num_blocks;
+    int num_next;
+
+    const uint8_t* keys(int b) const { return static_cast<const uint8_t*>(blocks[b].keys); }
+    const uint8_t* values(int b) const { return static_cast<const uint8_t*>(blocks[b].values); }
+    const uint8_t* next_keys(int b) const { return keys(b < num_next ? b + span_blocks : b); }
+};
+
 template <typename Keys, int R>
-void attend_span(const AttentionTile& tile, int64_t first_block, int num_blocks, Keys& keys,
+void attend_span(const AttentionTile& tile, int64_t first_block, const Span& span, Keys& keys,
                  const Scratch<R>& scratch, Running<R>& running) {
-    const KeyBlock* blocks = tile.blocks + first_block;
-    const int count = num_blocks * block_keys;
-    keys.score(tile, blocks, num_blocks, scratch);
+    const int count = span.num_blocks * block_keys;
+    keys.score(tile, span, scratch);
     for (int r = 0; r < R; ++r) {
         float* scores = scratch.scores + r * span_keys;
-        hide(scores, blocks, num_blocks, tile.visible[r] - first_block * block_keys);
+        hide(scores, span.blocks, span.num_blocks, tile.visible[r] - first_block * block_keys);
         weigh(scores, count, r, keys, scratch, running);
     }
-    keys.mix(tile, blocks, num_blocks, scratch, running.shrinkage);
+    keys.mix(span, scratch, running.shrinkage);
 }
 
 template <typename Keys, int R>
@@ -90,23 +110,28 @@ void attend_rows_in_spans(const AttentionTile& tile) {
     int64_t num_keys = 0;
     for (int r = 0; r < R; ++r) num_keys = num_keys > tile.visible[r] ? num_keys : tile.visible[r];
     const int64_t num_blocks = (num_keys + block_keys - 1) / block_keys;
-    const Scratch<R> scratch(tile.scratch);
+    const Scratch<R> scratch(tile);
     Running<R> running;
     for (int r = 0; r < R; ++r) {
         running.totals[r] = zero();
         running.maxima[r] = unseen;
-        for (int64_t d = 0; d < tile.head_dim; ++d) tile.outputs[r][d] = 0.0f;
     }
+    for_lanes(R * scratch.width, [&](int64_t i, int) { store(scratch.mixed + i, zero()); });
     Keys keys(tile, scratch);
-    for (int64_t first = 0; first < num_blocks; first += span_blocks) {
+    const auto size_of_span = [num_blocks](int64_t first) {
         const int64_t rest = num_blocks - first;
-        attend_span<Keys, R>(tile, first, static_cast<int>(rest < span_blocks ? rest : span_blocks),
-                             keys, scratch, running);
+        return static_cast<int>(rest < 0 ? 0 : rest < span_blocks ? rest : span_blocks);
+    };
+    for (int64_t first = 0; first < num_blocks; first += span_blocks) {
+        const Span span{tile.blocks + first, size_of_span(first),
+                        size_of_span(first + span_blocks)};
+        attend_span<Keys, R>(tile, first, span, keys, scratch, running);
     }
     for (int r = 0; r < R; ++r) {
         const Lanes inverse = splat(1.0f / sum(running.totals[r]));
         for_lanes(tile.head_dim, [&](int64_t d, int n) {
-            store_run(tile.outputs[r] + d, mul(load_run(tile.outputs[r] + d, n), inverse), n);
+            store_run(tile.outputs[r] + d,
+                      mul(load(scratch.mixed + r * scratch.width + d), inverse), n);
         });
     }
 }

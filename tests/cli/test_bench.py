@@ -21,6 +21,7 @@ FIELDS = {
         "bf16_peak_gops",
         "float_peak_gops",
         "gemm_peak_share",
+        "attention_peak_share",
         "step_over_peak_time",
     ),
     "peak_rss_bytes",
@@ -41,6 +42,7 @@ def assert_consistent(measurement: dict[str, Any]) -> None:
     assert all(measurement[part] >= 0 for part in PARTS)
     assert 0 < measurement["step_ms"] <= measurement["step_ms_p95"]
     assert 0 < measurement["gemm_peak_share"] < 1.5
+    assert 0 < measurement["attention_peak_share"] < 1.5
     assert measurement["step_over_peak_time"] > 0.5
     assert measurement["int8_peak_gops"] > 0
     assert measurement["bf16_peak_gops"] > 0

@@ -99,7 +99,8 @@ private:
             std::byte* values = packed_values_.data() + k / block_keys * shape_.value_block();
             float* key = &keys_[k * dim_];
             float* value = &values_[k * dim_];
-            if (holds_key(k)) shape_.place(keys, values, k % block_keys, key, value);
+            if (holds_key(k))
+                shape_.place(generic_kernels, keys, values, k % block_keys, key, value);
             shape_.read(keys, values, k % block_keys, key, value);
         }
     }
@@ -127,7 +128,7 @@ private:
     std::vector<std::byte> packed_keys_, packed_values_;
     Guarded<std::byte> key_buffer_{max_blocks * max_block_bytes};
     Guarded<std::byte> value_buffer_{max_blocks * max_block_bytes};
-    Guarded<float> scratch_buffer_{max_tile_rows * (max_blocks * block_keys + max_dim + 16)};
+    Guarded<float> scratch_buffer_{max_tile_rows * (max_blocks * block_keys + 2 * (max_dim + 16))};
     Guarded<int32_t> visible_buffer_{max_tile_rows};
 };
 

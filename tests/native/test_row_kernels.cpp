@@ -1,9 +1,11 @@
 // Row-wise kernels on every ISA: bit-equal to the generic ones, near a double reference, right on
 // every length, and honest about numbers that are not finite.
+#include <algorithm>
 #include <limits>
 
 #include "check.h"
 #include "guarded.h"
+#include "numbers.h"
 #include "tables.h"
 
 using namespace edge;
@@ -82,19 +84,35 @@ void check_add(const KernelTable& table, Side side, const Values& x, const Value
     for (size_t i = 0; i < x.size(); ++i) check(same(sum[i], x[i] + y[i]), "is no sum");
 }
 
-void check_maximum(const KernelTable& table, Side side, const Values& x) {
-    name_case(table, "maximum", x);
+void check_top_two(const KernelTable& table, Side side, const Values& x) {
+    name_case(table, "top_two", x);
     const float* in = first_input.copy(side, x);
     const auto count = static_cast<int64_t>(x.size());
-    const float best = table.maximum(in, count);
-    check(same(best, generic_kernels.maximum(in, count)), "differs from generic");
-    float wanted = -infinity;
-    bool ordered = true;
-    for (const float value : x) {
-        ordered = ordered && !std::isnan(value);
-        wanted = std::max(wanted, value);
+    const TopTwo top = table.top_two(in, count);
+    const TopTwo twin = generic_kernels.top_two(in, count);
+    check(top.index == twin.index && same(top.first, twin.first) && same(top.second, twin.second),
+          "differs from generic");
+    if (std::any_of(x.begin(), x.end(), [](float value) { return std::isnan(value); })) return;
+    const auto best = std::max_element(x.begin(), x.end());
+    const bool is_none = best == x.end() || *best == -infinity;
+    check(top.index == (is_none ? -1 : best - x.begin()), "is not the first of the largest");
+    Values others = x;
+    if (!is_none) others.erase(others.begin() + top.index);
+    const auto second = std::max_element(others.begin(), others.end());
+    check(top.first == (is_none ? -infinity : *best), "is not the largest");
+    check(top.second == (others.empty() ? -infinity : *second), "is not the second largest");
+}
+
+void check_halves(const KernelTable& table, Side side, const Values& x) {
+    static Guarded<uint16_t> halves(max_count);
+    name_case(table, "round_halves", x);
+    uint16_t* out = halves.filled(side, x.size(), 9999);
+    table.round_halves(first_input.copy(side, x), static_cast<int64_t>(x.size()), out);
+    for (size_t i = 0; i < x.size(); ++i) {
+        const uint32_t sign = bits_of(x[i]) >> 16 & 0x8000u;
+        const bool is_small = std::fabs(x[i]) < 0x1p-126f;
+        check(out[i] == (is_small ? sign : bf16_from_float(x[i])), "another half");
     }
-    if (ordered) check(best == wanted, "is not the largest");
 }
 
 void check_moments(const KernelTable& table, Side side, const Values& x) {
@@ -132,7 +150,8 @@ void check_all(const KernelTable& table, const Values& x, const Values& y) {
         check_rms_norm(table, side, x, y);
         check_silu(table, side, x, y);
         check_add(table, side, x, y);
-        check_maximum(table, side, x);
+        check_top_two(table, side, x);
+        check_halves(table, side, x);
         check_moments(table, side, x);
     }
 }
@@ -214,7 +233,7 @@ void check_odd_numbers(const KernelTable& table) {
 }  // namespace
 
 int main() {
-    check(generic_kernels.maximum(nullptr, 0) == -infinity, "maximum of nothing");
+    check(generic_kernels.top_two(nullptr, 0).index == -1, "the largest of nothing");
     for (const KernelTable* table : all_tables()) {
         for (size_t count = 1; count <= 70; ++count)
             for (const float scale : {1.0f, 30.0f})

@@ -76,6 +76,7 @@ def test_figures_are_those_of_the_median_step(tiny_file: Path) -> None:
     per_layer = 64 * (64 + 32 + 32) + 64 * 64 + 3 * 64 * 96
     gemm, head, attention = 2 * 8 * 3 * per_layer, 2 * 2 * 64 * 100, 2 * 2 * 8 * 24 * 64 * 3
     assert figures.gemm_peak_share == pytest.approx(gemm / 5e-3 / 100e9)
+    assert figures.attention_peak_share == pytest.approx(attention / 0.5e-3 / 50e9)
     least = (gemm + head) / 100e9 + attention / 50e9
     assert figures.step_over_peak_time == pytest.approx(8e-3 / least)
     assert (figures.head_rows, figures.threads, figures.isa) == (2, 3, "clockwork")

@@ -12,7 +12,7 @@ namespace edge {
 namespace {
 
 constexpr int tile_rows = 12;
-constexpr int query_rows = 12;
+constexpr int query_rows = 16;
 constexpr int dot_rows = 4;
 constexpr int dot_cols = 4;
 constexpr int burst_chains = 12;
