@@ -358,7 +358,7 @@ def figures(
     rows, context, head_rows = step.rows, step.context, step.head_rows
     median = _median(times)
     sizes = replace(subject.denoiser, num_layers=subject.num_layers)
-    gemm = 2 * rows * _linear_weights(sizes)
+    gemm = linear_operations(subject, rows)
     head = 2 * head_rows * sizes.vocab_size * sizes.hidden_size
     attention = 4 * rows * (context + rows) * sizes.num_heads * sizes.head_dim * sizes.num_layers
     least_ns = (gemm + head) / peak.int8_gops + attention / peak.bf16_gops
@@ -386,9 +386,10 @@ def _share(operations: int, ms: float, peak_gops: float) -> float:
     return operations / (ms * 1e6) / peak_gops if ms > 0 else 0.0
 
 
-def _linear_weights(sizes: DenoiserConfig) -> int:
-    """Weights of all linear layers but the head; a row multiplies each once."""
+def linear_operations(subject: Subject, rows: int) -> int:
+    """Operations of all linear layers but the head, a multiply-add being two."""
+    sizes = subject.denoiser
     query = sizes.num_heads * sizes.head_dim
     kv = sizes.num_kv_heads * sizes.head_dim
-    attention = 2 * query + 2 * kv
-    return sizes.num_layers * sizes.hidden_size * (attention + 3 * sizes.feed_forward_size)
+    weights = sizes.hidden_size * (2 * query + 2 * kv + 3 * sizes.feed_forward_size)
+    return 2 * rows * subject.num_layers * weights

@@ -374,7 +374,8 @@ void register_denoiser(py::module_& m) {
     py::class_<PeakRates>(m, "PeakRates")
         .def_readonly("int8_gops", &PeakRates::int8_gops)
         .def_readonly("float_gops", &PeakRates::float_gops)
-        .def_readonly("bf16_gops", &PeakRates::bf16_gops);
+        .def_readonly("bf16_gops", &PeakRates::bf16_gops)
+        .def_readonly("clock_ghz", &PeakRates::clock_ghz);
     m.def("measure_peak", measure_peak, py::arg("threads"), py::arg("isa") = "",
           py::call_guard<py::gil_scoped_release>());
 }

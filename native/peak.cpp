@@ -18,9 +18,22 @@ namespace {
 constexpr int num_bursts = 50;
 constexpr int64_t burst_ns = 2'000'000;
 constexpr int64_t first_rounds = 4096;
+constexpr int additions_per_round = 64;
 
 // With all weights 1 a round adds 1 to each sum, so that no number of rounds overflows it.
 constexpr int8_t activations[8] = {3, -5, 7, 9, -3, 5, -7, -8};
+
+// The compiler may not merge the additions, and the processor cannot.
+void burst_additions(int64_t rounds) {
+    uint64_t sum = 0;
+    for (int64_t i = 0; i < rounds; ++i) {
+#pragma GCC unroll 64
+        for (int k = 0; k < additions_per_round; ++k) {
+            sum += 1;
+            asm volatile("" : "+r"(sum));
+        }
+    }
+}
 
 // On this thread's own clock, which stands still while others have its core.
 int64_t thread_ns() {
@@ -77,8 +90,10 @@ PeakRates measure_peak(int num_threads, const std::string& isa) {
     const auto halves = [&](int64_t rounds, float* out) {
         kernels.burst_bf16(0.5f, 1.0f, rounds, out);
     };
+    const auto additions = [](int64_t rounds, float*) { burst_additions(rounds); };
     return {best_rate(pool, lanes * depth_step * 2, int8), best_rate(pool, lanes * 2, floats),
-            best_rate(pool, lanes * 4, halves)};
+            best_rate(pool, lanes * 4, halves),
+            best_rate(pool, additions_per_round, additions) / pool.num_threads()};
 }
 
 }  // namespace edge

@@ -10,6 +10,7 @@ struct PeakRates {
     double int8_gops;
     double float_gops;
     double bf16_gops;  // by float multiply-adds where there is nothing faster
+    double clock_ghz;  // at which a core did dependent additions, one per cycle
 };
 
 // Best of 50 bursts of about two milliseconds, of all threads that have a core to run on, on

@@ -24,6 +24,7 @@ LADDER = (
         "vocabulary",
         "guesses",
         "pack_cache",
+        "peak_record",
     },
     {"backends", "samplers", "tokenizer", "shapes", "dual_cache", "costs"},
     {"credit"},

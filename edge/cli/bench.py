@@ -246,6 +246,7 @@ def _measured(
     from edge import __version__
     from edge._native import measure_peak
     from edge.bench import WARM_UPS
+    from edge.peak_record import best_peak
 
     show("measuring the machine")
     others = psutil.cpu_percent(IDLE_SECONDS) / 100
@@ -270,7 +271,11 @@ def _measured(
         "others_cpu_share": others,
         "warm_ups": WARM_UPS,
         "repeats": plan.repeats,
+        "clock_ghz": peak.clock_ghz,
         "int8_peak_gops": peak.int8_gops,
+        "int8_peak_best_gops": best_peak(
+            cpu_name(), subject.backend.isa, subject.backend.threads, peak.int8_gops
+        ),
         "float_peak_gops": peak.float_gops,
         "bf16_peak_gops": peak.bf16_gops,
         "measurements": measurements,
@@ -313,6 +318,17 @@ def _progress() -> Iterator[Show]:
         yield lambda line: live.update(Text(line, style="dim"), refresh=True)
 
 
+def _print_void(report: dict[str, Any]) -> None:
+    from edge.peak_record import LEAST_SHARE
+
+    share = report["int8_peak_gops"] / report["int8_peak_best_gops"]
+    if share < LEAST_SHARE:
+        click.echo(
+            f"void: the int8 peak of this run is {share:.0%} of the best that this machine has "
+            f"shown, {report['int8_peak_best_gops']:.0f} Gop/s; repeat it when the machine is quiet"
+        )
+
+
 def _print(report: dict[str, Any]) -> None:
     weights = "random weights" if report["random_weights"] else f"sha256 {report['sha256'][:12]}"
     click.echo(
@@ -322,9 +338,10 @@ def _print(report: dict[str, Any]) -> None:
     )
     click.echo(
         f"peak {report['int8_peak_gops']:.0f} int8, {report['bf16_peak_gops']:.0f} bf16 and "
-        f"{report['float_peak_gops']:.0f} float Gop/s; times in ms, "
-        f"each the median of {report['repeats']} steps"
+        f"{report['float_peak_gops']:.0f} float Gop/s at {report['clock_ghz']:.2f} GHz; "
+        f"times in ms, each the median of {report['repeats']} steps"
     )
+    _print_void(report)
     if report["others_cpu_share"] >= BUSY:
         click.echo(
             f"other programs took {report['others_cpu_share']:.0%} of the processor just before: "

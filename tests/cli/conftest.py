@@ -28,7 +28,8 @@ Edge = Callable[..., Ended]  # edge("run", ..., stdin=b"...", EDGE_SEED="1")
 
 
 @pytest.fixture(autouse=True)
-def _nothing_steers_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
+def _nothing_steers_the_program(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", os.fspath(tmp_path / "cache"))
     steering = ("EDGE_", "NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES", "TTY_")
     for name in os.environ:
         if name.startswith(steering):

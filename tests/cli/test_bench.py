@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from edge import bench, shapes
+from edge import bench, peak_record, shapes
 from edge.denoisers import EMBEDDED
 
 Edge = Callable[..., Any]
@@ -92,6 +93,19 @@ def test_a_table_for_people(edge: Edge) -> None:
     ]
     assert len({len(line) for line in lines[header : header + 3]}) == 1
     assert any(line.startswith("a short answer: 47 tokens") for line in lines)
+
+
+def test_a_run_on_a_machine_that_could_do_better_is_void(
+    edge: Edge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ("--rows", "1", "--context", "0", *QUICK)
+    assert "void" not in edge("bench", *options).out
+    monkeypatch.setattr(peak_record, "best_peak", lambda *_: 1e6)
+    done = edge("bench", *options)
+    assert re.search(
+        r"^void: the int8 peak of this run is \d+% of .*, 1000000 Gop/s", done.out, re.M
+    )
+    assert json.loads(edge("bench", *options, "--json").out)["int8_peak_best_gops"] == 1e6
 
 
 def test_a_pipe_gets_json_from_a_process(edge_process: Edge) -> None:

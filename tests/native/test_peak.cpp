@@ -49,6 +49,8 @@ void check_rates(const KernelTable& table) {
     const PeakRates rates = measure_peak(2, table.isa);
     check(std::isfinite(rates.int8_gops) && rates.int8_gops > 0.0, "no int8 rate");
     check(std::isfinite(rates.float_gops) && rates.float_gops > 0.0, "no float rate");
+    check(std::isfinite(rates.bf16_gops) && rates.bf16_gops > 0.0, "no bf16 rate");
+    check(std::isfinite(rates.clock_ghz) && rates.clock_ghz > 0.0, "no clock");
 }
 
 }  // namespace
