@@ -89,7 +89,7 @@ class Generation:
     def _run_blocks(self) -> Generator[Draft | Commit, None, str]:
         blocks = self._plan.blocks
         carried = None
-        for stop in self._prefill_stops():
+        for stop in self._plan.prefill_stops(self._diffusion):
             carried = self._forward("prefill", partial(self._session.prefill, stop))
             if carried is None:
                 return self._stopped()
@@ -110,14 +110,6 @@ class Generation:
                 if carried is None:
                     return self._stopped()
         return "complete"
-
-    def _prefill_stops(self) -> list[int]:
-        """Where the forwards end that store the prompt: one, or chunks of it against the clock."""
-        if self._pacer is not None:
-            return self._pacer.prefill_stops()
-        prompt_end = self._plan.blocks[0].origin
-        stores = self._diffusion.caches and not self._plan.fused
-        return [prompt_end] if stores and prompt_end > 0 else []
 
     def _has_no_time_after(self, index: int) -> bool:
         is_last = index + 1 == len(self._plan.blocks)

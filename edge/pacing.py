@@ -166,10 +166,6 @@ class Pacer:
 
     # While it runs.
 
-    def prefill_stops(self) -> list[int]:
-        """Where the forwards end that only store the prompt."""
-        return self._prices.prefill_stops()
-
     def chunk_done(self, stop: int) -> None:
         """The prompt is stored so far; raises BudgetError once the rest does not fit, if asked."""
         if self._strict and not self._controller.fits(self._prices.least(stop)):

@@ -10,13 +10,15 @@ from numpy.typing import NDArray
 
 from edge import samplers
 from edge.canvas import Block, Canvas, blocks_of
-from edge.config import ModelConfig
+from edge.config import DiffusionConfig, ModelConfig
+from edge.costs import KNOTS
 from edge.dual_cache import DEFAULT_WINDOW, DualCache
 from edge.errors import ContextLengthError, RequestError
 from edge.request import GenerateConfig
 from edge.samplers.base import Sampler, SamplerOptions
 
 DEFAULT_MAX_TOKENS = 128
+CHUNK = KNOTS[-1]  # most rows of a forward that stores the prompt: as many as are ever measured
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,21 @@ class Plan:
     sampler_options: SamplerOptions
     fused: bool  # finished blocks are stored by the first forward of the next one
     options: GenerateConfig
+
+    def prefill_stops(self, diffusion: DiffusionConfig) -> list[int]:
+        """Where forwards that only store the prompt end; a fused first step stores the rest.
+
+        They store chunks, so that a long prompt needs no more memory than a short one and can be
+        stopped. Chunks end at the model's block borders, so that no row misses what it attends to;
+        the bits are those of a single forward, which is what the published loops do.
+        """
+        origin = self.blocks[0].origin
+        if not diffusion.caches or origin == 0:
+            return []
+        length = diffusion.block_length if diffusion.attention == "block" else 1
+        size = origin if self.options.reference else max(1, CHUNK // length) * length
+        stops = list(range(origin % size or size, origin + 1, size))
+        return stops[:-1] if self.fused else stops
 
     def dual_cache(self) -> DualCache | None:
         """Fresh decisions about approximate reuse; None: exact reuse only."""

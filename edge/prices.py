@@ -6,10 +6,8 @@ import numpy as np
 
 from edge.budget import Work
 from edge.config import DiffusionConfig
-from edge.costs import KNOTS, StepCosts
+from edge.costs import StepCosts
 from edge.plan import Plan
-
-CHUNK = KNOTS[-1]  # most rows of a forward that stores the prompt: as many as were measured
 
 
 class Prices:
@@ -71,7 +69,11 @@ class Prices:
     def fusing(self, index: int) -> float:
         """What storing everything before a block adds to its first step."""
         block, holes = self._plan.blocks[index], self.holes(index)
-        stored = [0, *self.prefill_stops()] if index == 0 else [self._plan.blocks[index - 1].origin]
+        stored = (
+            [0, *self._plan.prefill_stops(self._diffusion)]
+            if index == 0
+            else [self._plan.blocks[index - 1].origin]
+        )
         start = stored[-1]
         return self.forward(block.stop - start, start, holes) - self.step(index, holes)
 
@@ -83,24 +85,11 @@ class Prices:
             return self.fusing(index + 1)
         return self.step(index, int(self._diffusion.carries))
 
-    def prefill_stops(self) -> list[int]:
-        """Where forwards that only store the prompt end; the rest is left to the first step.
-
-        Chunks end at the model's block borders, so that no row misses what it attends to.
-        """
-        origin = self._plan.blocks[0].origin
-        if not self._diffusion.caches:
-            return []
-        length = self._diffusion.block_length if self._diffusion.attention == "block" else 1
-        size = max(1, CHUNK // length) * length
-        stops = list(range(origin % size or size, origin + 1, size))
-        return stops[:-1] if self._plan.fused else stops
-
     def prefill(self, start: int = 0) -> Work:
         """What is left of storing the prompt once all before ``start`` is stored."""
         origin = self._plan.blocks[0].origin
         times = []
-        for stop in self.prefill_stops():
+        for stop in self._plan.prefill_stops(self._diffusion):
             if stop > start:
                 carries = int(self._diffusion.carries and stop == origin)
                 times.append(self.forward(stop - start, start, carries))

@@ -19,6 +19,14 @@ bool should_stop(const StepInput& input) {
            (input.deadline_ns != 0 && now_ns() >= input.deadline_ns);
 }
 
+// Each token's row brings its neighbours' pages along, so that a long prompt would map most of a
+// large vocabulary.
+constexpr size_t many_rows = 64;
+
+int64_t num_stored(const StepInput& input) {
+    return input.num_stored > 0 ? input.num_stored : static_cast<int64_t>(input.positions.size());
+}
+
 std::string layer_name(int64_t index) { return "layer " + std::to_string(index); }
 
 }  // namespace
@@ -35,6 +43,7 @@ struct Denoiser::Scratch {
     std::vector<float> gate, up;      // [active, feed_forward_size]
     std::vector<float> keys, values;  // [1 or num_layers, active, kv_width]
     int64_t shadow_stride = 0;        // floats per layer of keys; 0 when layers share
+    bool stores_at_once = false;      // into slots that nobody sees before the step has completed
     std::vector<int32_t> all_rows;    // 0..active-1
     KeyBlocks key_blocks;
     LinearInput input;
@@ -119,7 +128,12 @@ StepOutput Denoiser::step(const StepInput& input) {
     const std::lock_guard lock(mutex_);
     StepOutput output;
     scratch_->clock.restart();
-    output.cancelled = !run_guided(input, output) || !run_head(input, output);
+    try {
+        output.cancelled = !run_guided(input, output) || !run_head(input, output);
+    } catch (const NumericFault&) {
+        if (scratch_->stores_at_once) input.cache->clear(input.positions);
+        throw;
+    }
     if (!output.cancelled && input.store) publish(input);
     pool_->end_step();
     scratch_->clock.charge(&StepTimes::other_ns);
@@ -220,6 +234,7 @@ void Denoiser::embed(const StepInput& input, const std::vector<int32_t>& ids) {
         if (!position_table_.empty())
             kernels_.add(position_table_.data() + input.positions[i] * size, size, hidden);
     }
+    if (input.ids.size() >= many_rows) file_->let_go(*embedding_);
 }
 
 void Denoiser::normalise(const Machine& machine, const std::vector<float>& weight,
@@ -254,6 +269,7 @@ void Denoiser::run_attention(const Machine& machine, const Layer& layer, int64_t
     const int64_t elements = rows * (width + 2 * shape_.kv_width());
     machine.pool.run({rows, elements * rotated_element}, [&](int64_t row, int) {
         finish_row(layer, index, row, input.positions[static_cast<size_t>(row)]);
+        if (s.stores_at_once && row < num_stored(input)) store_row(input, index, row);
     });
     s.clock.charge(&StepTimes::other_ns);
     const auto& blocks = s.key_blocks.of_layer(index, input.cache, shadow_keys(index, 0),
@@ -335,9 +351,11 @@ void Denoiser::plan_keys(const StepInput& input) {
     s.all_rows.resize(static_cast<size_t>(active));
     std::iota(s.all_rows.begin(), s.all_rows.end(), 0);
     s.key_blocks.plan(input.positions, input.cache, input.mask);
+    s.stores_at_once = input.store && !input.cache->holds_any(input.positions);
     // Without storing, a layer's keys and values are of no use to the next one.
-    s.shadow_stride = input.store ? active * shape_.kv_width() : 0;
-    const int64_t layers = input.store ? shape_.num_layers : 1;
+    const bool keeps_layers = input.store && !s.stores_at_once;
+    s.shadow_stride = keeps_layers ? active * shape_.kv_width() : 0;
+    const int64_t layers = keeps_layers ? shape_.num_layers : 1;
     s.keys.resize(static_cast<size_t>(layers * active * shape_.kv_width()));
     s.values.resize(s.keys.size());
 }
@@ -350,17 +368,16 @@ float* Denoiser::shadow_values(int64_t layer, int64_t row) {
     return scratch_->values.data() + layer * scratch_->shadow_stride + row * shape_.kv_width();
 }
 
+void Denoiser::store_row(const StepInput& input, int64_t layer, int64_t row) {
+    input.cache->store(kernels_, layer, input.positions[static_cast<size_t>(row)],
+                       shadow_keys(layer, row), shadow_values(layer, row));
+}
+
 void Denoiser::publish(const StepInput& input) {
-    const size_t count =
-        input.num_stored > 0 ? static_cast<size_t>(input.num_stored) : input.positions.size();
-    for (size_t row = 0; row < count; ++row) {
-        const int64_t position = input.positions[row];
-        for (int64_t layer = 0; layer < shape_.num_layers; ++layer) {
-            const int64_t index = static_cast<int64_t>(row);
-            input.cache->store(kernels_, layer, position, shadow_keys(layer, index),
-                               shadow_values(layer, index));
-        }
-        input.cache->mark_valid(position);
+    for (int64_t row = 0; row < num_stored(input); ++row) {
+        for (int64_t layer = 0; !scratch_->stores_at_once && layer < shape_.num_layers; ++layer)
+            store_row(input, layer, row);
+        input.cache->mark_valid(input.positions[static_cast<size_t>(row)]);
     }
 }
 

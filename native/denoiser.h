@@ -80,6 +80,7 @@ private:
     void plan_keys(const StepInput& input);
     float* shadow_keys(int64_t layer, int64_t row);
     float* shadow_values(int64_t layer, int64_t row);
+    void store_row(const StepInput& input, int64_t layer, int64_t row);
     void publish(const StepInput& input);
 
     std::shared_ptr<const ModelFile> file_;

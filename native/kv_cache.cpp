@@ -44,6 +44,18 @@ void KvCache::load(int64_t layer, int64_t position, float* key, float* value) co
                     position % block_keys, key + h * shape_.head_dim, value + h * shape_.head_dim);
 }
 
+bool KvCache::holds_any(const std::vector<int32_t>& positions) const {
+    return std::any_of(positions.begin(), positions.end(),
+                       [this](int32_t p) { return valid_[static_cast<size_t>(p)] != 0; });
+}
+
+void KvCache::clear(const std::vector<int32_t>& positions) {
+    const std::vector<float> zeros(static_cast<size_t>(width()), 0.0f);
+    for (int64_t layer = 0; layer < num_layers_; ++layer)
+        for (const int32_t position : positions)
+            store(generic_kernels, layer, position, zeros.data(), zeros.data());
+}
+
 void KvCache::truncate(int64_t length) {
     for (int64_t p = std::max<int64_t>(0, length); p < capacity_; ++p)
         valid_[static_cast<size_t>(p)] = 0;

@@ -9,8 +9,8 @@
 namespace edge {
 
 // Slots are positions, 16 to a block as the kernels read them (KeyBlock). A step reads valid slots
-// and publishes its own rows only when it has completed, so that a cancelled or failed step leaves
-// the cache as it was.
+// and makes its own rows' valid only when it has completed, so that a cancelled or failed step
+// leaves the cache as it was: what it has written to slots that are not valid counts for nothing.
 class KvCache {
 public:
     KvCache(int64_t num_layers, const AttentionShape& shape, int64_t capacity);
@@ -36,6 +36,9 @@ public:
                const float* value);
     void load(int64_t layer, int64_t position, float* key, float* value) const;
 
+    bool holds_any(const std::vector<int32_t>& positions) const;
+    // Zeros, which are finite; for slots that are not valid.
+    void clear(const std::vector<int32_t>& positions);
     void mark_valid(int64_t position) { valid_[static_cast<size_t>(position)] = 1; }
     // Forget every position from `length` on.
     void truncate(int64_t length);

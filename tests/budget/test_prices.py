@@ -17,8 +17,8 @@ from edge.budget import Work
 from edge.canvas import RowStats
 from edge.costs import StepCosts
 from edge.errors import BudgetError
-from edge.plan import plan_request
-from edge.prices import CHUNK, Prices
+from edge.plan import CHUNK, plan_request
+from edge.prices import Prices
 from edge.request import GenerateConfig
 
 Config = Callable[..., Any]
@@ -117,7 +117,7 @@ class TestChunks:
         made = prices(
             timed_config, length, attention=attention, block_align=align, fused=fused, max_tokens=40
         )
-        origin, stops = made._plan.blocks[0].origin, made.prefill_stops()
+        origin, stops = made._plan.blocks[0].origin, made._plan.prefill_stops(made._diffusion)
         ends = [*stops, *([origin] if fused and origin else [])]
         assert ends == sorted(set(ends))
         assert (ends[-1] if ends else 0) == origin
@@ -132,7 +132,7 @@ class TestChunks:
 
     def test_full_attention_has_none(self, timed_config: Config) -> None:
         made = prices(timed_config, 900, attention="full")
-        assert (made.prefill_stops(), made.prefill()) == ([], Work())
+        assert (made._plan.prefill_stops(made._diffusion), made.prefill()) == ([], Work())
 
     @pytest.mark.parametrize(("fused", "rows"), [(True, [188, 256, 288]), (False, [188, 256, 256])])
     def test_are_forwards_of_the_prefill(self, timed: Timed, fused: bool, rows: list[int]) -> None:

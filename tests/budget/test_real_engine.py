@@ -11,7 +11,7 @@ import pytest
 
 import edge
 from convert import convert
-from edge import prices, profile
+from edge import plan, profile
 
 Golden = Callable[[str], Path]
 FAMILIES: dict[str, dict[str, Any]] = {
@@ -109,6 +109,7 @@ def test_a_deadline_is_an_instant_of_the_monotonic_clock() -> None:
     assert isinstance(events[-1], edge.Done)
 
 
+@pytest.mark.parametrize("budget_ms", [None, 1e5])
 @pytest.mark.parametrize("fused", [None, False])
 @pytest.mark.parametrize("family", ["a2d_qwen3_bd3lm", "sdar", "fast_dllm_v2"])
 def test_a_prompt_in_chunks_gives_the_same_bits(
@@ -116,12 +117,13 @@ def test_a_prompt_in_chunks_gives_the_same_bits(
     monkeypatch: pytest.MonkeyPatch,
     family: str,
     fused: bool | None,
+    budget_ms: float | None,
 ) -> None:
     prompt = [(7 * i) % 90 + 1 for i in range(41)]
-    options: dict[str, Any] = {"max_tokens": 24, "budget_ms": 1e5, "fused": fused}
+    options: dict[str, Any] = {"max_tokens": 24, "budget_ms": budget_ms, "fused": fused}
     with edge.load(model_file(family), threads=2) as model:
         whole = model.generate_ids(prompt, **options)
-        monkeypatch.setattr(prices, "CHUNK", 8)
+        monkeypatch.setattr(plan, "CHUNK", 8)
         chunks = model.generate_ids(prompt, **options)
     assert chunks.stats.nfe > whole.stats.nfe
     assert chunks.ids == whole.ids

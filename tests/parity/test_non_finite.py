@@ -113,3 +113,31 @@ def test_a_failed_step_leaves_the_cache_and_the_model_as_they_were(
     for one, other in zip(before, cache_content(cache), strict=True):
         assert np.array_equal(one, other)
     assert np.isfinite(step(model, [5], [4], cache=cache).log_z).all()
+
+
+@pytest.mark.parametrize("kv", ["f32", "bf16", "int8"])
+def test_what_a_failed_step_wrote_is_cleared(
+    checkpoint: Callable[..., Path],
+    converted: Callable[..., Path],
+    denoiser: Callable[..., _native.Denoiser],
+    step: Step,
+    tmp_path: Path,
+    kv: str,
+) -> None:
+    """Values overflow for every token but one, whose embedding is zero."""
+    path = Path(shutil.copy(converted(checkpoint(), "f32"), tmp_path / "overflows.gguf"))
+    tensors = read_header(path).tensors
+    values, embedding = tensors["blk.1.attn_v.weight"], tensors["token_embd.weight"]
+    with path.open("r+b") as file:
+        file.seek(values.offset)
+        file.write(np.full(values.num_bytes // 4, 3e38, np.float32).tobytes())
+        file.seek(embedding.offset + 7 * embedding.num_bytes // embedding.shape[0])
+        file.write(bytes(embedding.num_bytes // embedding.shape[0]))
+    model = denoiser(path, kv=kv)
+    cache = _native.KvCache(model, 16)
+    with pytest.raises(_native.NumericFault):
+        step(model, IDS, cache=cache, store=True)
+    assert not cache.valid().any()
+    for position in range(3):  # the others of their block are what the failed step wrote
+        step(model, [7], [position], cache=cache, store=True)
+    assert cache.valid().sum() == 3
