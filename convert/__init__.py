@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 
@@ -27,14 +27,17 @@ def convert(
     mask_token_id: int | None = None,
     group_size: int | None = None,
     minima: bool = True,
+    float_activations: Sequence[str] = (),
     progress: Callable[[str, int, int], None] | None = None,
 ) -> ConversionReport:
     """Convert the checkpoint folder `source` to the GGUF file `out` and verify it.
 
     `type` is f32, f16, bf16, int8, int4, q8_0 or q4_0; norms, biases and position tables stay f32.
     `group_size` 128, 64 or 32 is the largest group of int8 (by default a row) and int4 (128) that
-    may share a scale; without `minima` int4 is symmetric. `force` allows `out` and `report` to
-    exist; they are replaced once the new ones are whole and verified. `dry_run` writes nothing.
+    may share a scale; without `minima` int4 is symmetric. What enters the quantized matrices whose
+    names match a pattern of `float_activations` ("*.ffn_down.weight") stays in float. `force`
+    allows `out` and `report` to exist; they are replaced once the new ones are whole and verified.
+    `dry_run` writes nothing.
     `overrides` are diffusion.*, edge.task and general.name keys.
     `progress(stage, done_bytes, stage_bytes)` is called as the work goes on. About three times
     the largest tensor as float32 is held in memory, never the whole model.
@@ -55,6 +58,7 @@ def convert(
             dry_run=dry_run,
             report=None if report is None else Path(report),
             groups=Choice(group_size or 0, minima),
+            float_activations=tuple(float_activations),
             choices=Choices(mask_token_id, parse_settings(overrides or {})),
             progress=progress or _ignore,
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fnmatch
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from convert.models.base import Spec, TensorSpec
@@ -35,6 +37,11 @@ class PlannedTensor:
         return self.layout.type
 
     @property
+    def is_quantized(self) -> bool:
+        """Whether groups of its weights share a scale."""
+        return self.layout.group_size > 1
+
+    @property
     def stored_name(self) -> str:
         """The name in the file."""
         return self.layout.stored_name(self.spec.target)
@@ -56,6 +63,7 @@ class Plan:
 
     type: str
     tensors: tuple[PlannedTensor, ...]
+    float_activations: tuple[str, ...] = ()  # matrices whose inputs are not quantized
 
     @property
     def num_values(self) -> int:
@@ -83,12 +91,36 @@ class Plan:
         return tuple(tensor for tensor in self.tensors if tensor.kept_f16_because)
 
 
-def make_plan(spec: Spec, type: str, choice: Choice = DEFAULT) -> Plan:
-    """Give each tensor of `spec` its type. Raises RequestError for one that cannot be."""
+def make_plan(
+    spec: Spec, type: str, choice: Choice = DEFAULT, float_activations: Sequence[str] = ()
+) -> Plan:
+    """Give each tensor of `spec` its type. Raises RequestError for one that cannot be.
+
+    `float_activations` are patterns of names, as a shell has them.
+    """
     if type not in TYPES:
         raise RequestError(f"unknown type {type!r}", hint=f"known types: {', '.join(TYPES)}")
     _check_choice(type, choice)
-    return Plan(type, tuple(_planned(tensor, type, choice) for tensor in spec.tensors))
+    tensors = tuple(_planned(tensor, type, choice) for tensor in spec.tensors)
+    return Plan(type, tensors, tuple(_with_float_activations(tensors, float_activations)))
+
+
+def _with_float_activations(
+    tensors: Sequence[PlannedTensor], patterns: Sequence[str]
+) -> Iterator[str]:
+    # The embedding is multiplied where it is the head as well.
+    is_tied = not any(tensor.spec.role == "head" for tensor in tensors)
+    roles = {"linear", "embedding" if is_tied else "head"}
+    matrices = [t.spec.target for t in tensors if t.is_quantized and t.spec.role in roles]
+    for pattern in patterns:
+        if not fnmatch.filter(matrices, pattern):
+            raise RequestError(
+                f"float activations for {pattern!r}, which is no quantized matrix",
+                hint=f"names are like {matrices[-1]}" if matrices else "the type quantizes nothing",
+            )
+    for name in matrices:
+        if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns):
+            yield name
 
 
 def _check_choice(type: str, choice: Choice) -> None:

@@ -45,7 +45,8 @@ class ModelInfo:
     """What a model file says, read without touching its tensor data.
 
     ``types`` maps a storage type to (number of tensors, bytes); ``provenance`` holds the
-    file's ``edge.source.*`` and ``edge.conversion.*`` keys.
+    file's ``edge.source.*`` and ``edge.conversion.*`` keys, ``float_activations`` the quantized
+    matrices whose inputs the file wants in float.
     """
 
     path: str
@@ -54,6 +55,7 @@ class ModelInfo:
     num_parameters: int
     types: dict[str, tuple[int, int]]
     provenance: dict[str, str]
+    float_activations: tuple[str, ...]
     has_tokenizer: bool
     chat_template: str | None
 
@@ -366,10 +368,17 @@ def _info_of(header: Header) -> ModelInfo:
         num_parameters=sum(math.prod(tensor.shape) for tensor in header.tensors.values()),
         types=types,
         provenance=provenance,
+        float_activations=_names_in(header, keys.FLOAT_ACTIVATIONS),
         has_tokenizer=keys.TOKENIZER_JSON in header.metadata
         or (holds_vocabulary(header) and fault_of(header) is None),
         chat_template=template if isinstance(template, str) else None,
     )
+
+
+def _names_in(header: Header, key: str) -> tuple[str, ...]:
+    """A list of texts; anything else is refused by whoever loads the file."""
+    names = header.metadata.get(key, [])
+    return tuple(name for name in names if isinstance(name, str)) if isinstance(names, list) else ()
 
 
 def _last(events: Iterator[Draft | Commit | Done]) -> Result:

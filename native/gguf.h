@@ -12,6 +12,7 @@
 #include <variant>
 #include <vector>
 
+#include "errors.h"
 #include "tensor_type.h"
 
 namespace edge {
@@ -41,7 +42,23 @@ struct GgufHeader {
     std::vector<TensorInfo> tensors;  // in file order
     uint64_t alignment;
     uint64_t data_offset;
+
+    // nullptr when there is no such key; throws FileFault when it is of another kind.
+    template <typename Elements>
+    const Elements* find_array(const std::string& key) const;
 };
+
+template <typename Elements>
+const Elements* GgufHeader::find_array(const std::string& key) const {
+    for (const KeyValue& pair : metadata) {
+        if (pair.key != key) continue;
+        const auto* elements = std::get_if<Elements>(&pair.value);
+        if (elements == nullptr)
+            throw FileFault(0, "key '" + key + "' is no array of the kind that is wanted");
+        return elements;
+    }
+    return nullptr;
+}
 
 // Thrown when `available` bytes end inside the header although the file is longer.
 struct NeedMoreBytes {};

@@ -126,7 +126,7 @@ void multiply_panel(const Machine& machine, const LinearInput& input, const Weig
     const int cols =
         static_cast<int>(std::min<int64_t>(panel_cols, weights.num_outputs() - index * panel_cols));
     const KernelTable& kernels = machine.kernels;
-    if (!input.is_quantized()) {
+    if (!input.is_quantized_for(weights)) {
         const auto gemm = weights.bits() == 8 ? kernels.gemm_int8_float : kernels.gemm_int4_float;
         return gemm(panel, input.floats(), {out, out_stride, cols});
     }
@@ -158,7 +158,7 @@ void multiply_panels(const Machine& machine, const LinearInput& input, const Wei
 
 int64_t operations(const LinearInput& input, const WeightMatrix& weights) {
     return input.rows() * weights.num_outputs() * weights.depth() *
-           (input.is_quantized() ? 1 : float_multiply_add);
+           (input.is_quantized_for(weights) ? 1 : float_multiply_add);
 }
 
 void multiply(const Machine& machine, const LinearInput& input,

@@ -50,6 +50,10 @@ public:
     }
 
     bool is_quantized() const { return kinds_ != 0; }
+    // Whether these weights are multiplied by the quantized activations.
+    bool is_quantized_for(const WeightMatrix& weights) const {
+        return (kinds_ & weights.sums()) != 0;
+    }
     int rows() const { return rows_; }
     const float* row(int index) const { return values_.data() + index * depth_; }
     std::vector<float> values() const {  // [rows, depth]

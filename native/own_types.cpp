@@ -27,25 +27,13 @@ bool ends_with(const std::string& name, const std::string& suffix) {
     throw FileFault(tensor.offset, "tensor '" + tensor.name + "' " + reason);
 }
 
-template <typename Elements>
-const Elements* find_array(const GgufHeader& header, const std::string& key) {
-    for (const KeyValue& pair : header.metadata) {
-        if (pair.key != key) continue;
-        const auto* elements = std::get_if<Elements>(&pair.value);
-        if (elements == nullptr)
-            throw FileFault(0, "key '" + key + "' is no array of the kind that is wanted");
-        return elements;
-    }
-    return nullptr;
-}
-
 // The four arrays, of one length, or none of them.
 struct Table {
     explicit Table(const GgufHeader& header)
-        : names(find_array<std::vector<std::string>>(header, "edge.tensor.names")),
-          cols(find_array<std::vector<uint64_t>>(header, "edge.tensor.cols")),
-          group_sizes(find_array<std::vector<uint64_t>>(header, "edge.tensor.group_size")),
-          minima(find_array<std::vector<bool>>(header, "edge.tensor.has_minima")) {
+        : names(header.find_array<std::vector<std::string>>("edge.tensor.names")),
+          cols(header.find_array<std::vector<uint64_t>>("edge.tensor.cols")),
+          group_sizes(header.find_array<std::vector<uint64_t>>("edge.tensor.group_size")),
+          minima(header.find_array<std::vector<bool>>("edge.tensor.has_minima")) {
         if (names == nullptr && cols == nullptr && group_sizes == nullptr && minima == nullptr)
             return;
         if (names == nullptr || cols == nullptr || group_sizes == nullptr || minima == nullptr)

@@ -8,6 +8,9 @@
 namespace edge {
 namespace {
 
+// Names of quantized matrices whose activations are not.
+constexpr const char* float_activations_key = "edge.activations.f32";
+
 template <typename Sizes>
 std::string shape_text(const Sizes& sizes) {
     std::string text;
@@ -21,6 +24,11 @@ bool same_shape(const std::vector<uint64_t>& have, std::initializer_list<int64_t
 }
 
 }  // namespace
+
+TensorSource::TensorSource(const ModelFile& file) : file_(file) {
+    const auto* names = file.header().find_array<std::vector<std::string>>(float_activations_key);
+    if (names != nullptr) float_activations_ = {names->begin(), names->end()};
+}
 
 const TensorInfo& TensorSource::take(const std::string& name,
                                      std::initializer_list<int64_t> shape) {
@@ -41,8 +49,11 @@ const TensorInfo& TensorSource::take(const std::string& name,
 
 WeightMatrix TensorSource::take_matrix(const std::string& name, int64_t num_outputs,
                                        int64_t depth) {
-    WeightMatrix matrix(file_, take(name, {num_outputs, depth}));
-    if (matrix.is_quantized()) panels_.push_back(matrix.panels());
+    const TensorInfo& tensor = take(name, {num_outputs, depth});
+    const bool is_quantized = find_group_code(tensor.type).has_value();
+    const bool stays_float = is_quantized && float_activations_.erase(name) > 0;
+    WeightMatrix matrix(file_, tensor, stays_float);
+    if (is_quantized) panels_.push_back(matrix.panels());
     return matrix;
 }
 
@@ -59,6 +70,10 @@ std::vector<float> TensorSource::take_floats(const std::string& name,
 }
 
 void TensorSource::refuse_leftovers() const {
+    if (!float_activations_.empty())
+        throw FileFault(0, std::string(float_activations_key) + " lists '" +
+                               *float_activations_.begin() +
+                               "', which is no quantized matrix of this model");
     std::string leftovers;
     int count = 0;
     for (const TensorInfo& tensor : file_.header().tensors) {

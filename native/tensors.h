@@ -3,6 +3,7 @@
 
 #include <initializer_list>
 #include <memory>
+#include <set>
 #include <string>
 #include <unordered_set>
 #include <vector>
@@ -14,7 +15,8 @@ namespace edge {
 
 class TensorSource {
 public:
-    explicit TensorSource(const ModelFile& file) : file_(file) {}
+    // Throws FileFault for a key edge.activations.f32 that is no list of names.
+    explicit TensorSource(const ModelFile& file);
 
     bool has(const std::string& name) const { return file_.find(name) != nullptr; }
     // Throws FileFault for a missing or misshapen tensor, UnsupportedFault for its type.
@@ -26,13 +28,15 @@ public:
     const std::vector<std::shared_ptr<Panels>>& panels() const { return panels_; }
 
     // Throws UnsupportedFault when the file holds tensors nobody took: running without them
-    // would be running another network.
+    // would be running another network. Throws FileFault for float activations of what is no
+    // quantized matrix.
     void refuse_leftovers() const;
 
 private:
     const ModelFile& file_;
     std::vector<std::shared_ptr<Panels>> panels_;
     std::unordered_set<std::string> taken_;
+    std::set<std::string> float_activations_;  // those whose matrices were not taken yet
 };
 
 }  // namespace edge

@@ -28,15 +28,17 @@ inline SumKinds sum_kind(int64_t group, int zero_point) {
 // which whoever loads the file must place before a product. [num_outputs, depth].
 class WeightMatrix {
 public:
-    // `file` must stay mapped while this lives.
-    WeightMatrix(const ModelFile& file, const TensorInfo& tensor);
+    // `file` must stay mapped while this lives. With `float_activations` what is multiplied stays
+    // in float, whatever the engine does elsewhere.
+    WeightMatrix(const ModelFile& file, const TensorInfo& tensor, bool float_activations = false);
 
     int64_t num_outputs() const { return num_outputs_; }
     int64_t depth() const { return depth_; }
     int64_t num_panels() const { return (num_outputs_ + panel_cols - 1) / panel_cols; }
     bool is_quantized() const { return panels_ != nullptr; }
     SumKinds sums() const {
-        return panels_ ? sum_kind(panels_->code().group, panels_->code().zero_point()) : 0;
+        if (panels_ == nullptr || float_activations_) return 0;
+        return sum_kind(panels_->code().group, panels_->code().zero_point());
     }
 
     FloatWeights stored() const { return {format_, data_, depth_}; }  // not quantized
@@ -51,6 +53,7 @@ private:
     int64_t depth_;
     FloatFormat format_ = FloatFormat::f32;
     const std::byte* data_;
+    bool float_activations_;
     std::shared_ptr<Panels> panels_;  // nullptr: float weights
 };
 

@@ -78,6 +78,7 @@ def _rows(info: ModelInfo) -> dict[str, Any]:
         "task": info.config.task,
         "has_tokenizer": info.has_tokenizer,
         "chat_template": info.chat_template,
+        "float_activations": list(info.float_activations),
         "provenance": info.provenance,
         "sha256": info.file_sha256(),
     }
@@ -90,13 +91,14 @@ def _for_people(rows: dict[str, Any]) -> dict[str, object]:
         for name, mix in rows["types"].items()
     )
     provenance = ", ".join(f"{key}: {value}" for key, value in rows["provenance"].items())
-    template = rows["chat_template"]
+    template, in_float = rows["chat_template"], len(rows["float_activations"])
     written = {
         **rows,
         "size_bytes": size_in_words(rows["size_bytes"]),
         "num_parameters": f"{rows['num_parameters']:,}",
         "types": types,
         "chat_template": template and f"{len(template)} characters (--template prints them)",
+        "float_activations": f"of {in_float} matrices" if in_float else "none",
         "provenance": provenance or "not recorded",
     }
     return {_in_words(name): _value_in_words(value) for name, value in written.items()}

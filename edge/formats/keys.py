@@ -46,6 +46,7 @@ TENSOR_NAMES = "edge.tensor.names"
 TENSOR_COLS = "edge.tensor.cols"
 TENSOR_GROUP_SIZE = "edge.tensor.group_size"
 TENSOR_HAS_MINIMA = "edge.tensor.has_minima"
+FLOAT_ACTIVATIONS = "edge.activations.f32"  # names of quantized matrices whose inputs are not
 SOURCE_SHA256 = "edge.source.sha256"
 SOURCE_ARCHITECTURE = "edge.source.architecture"
 CONVERSION_TYPE = "edge.conversion.type"

@@ -16,6 +16,7 @@ import pytest
 
 import convert.outputs
 import convert.pipeline
+import edge
 
 Make = Callable[..., Any]  # conftest.folder
 Golden = Callable[[str], Path]
@@ -34,6 +35,42 @@ def test_a_conversion_says_little_and_only_on_stderr(
         "(source 0.56 MiB)",
         "kept as f16: blk.{0-2}.ffn_down.weight (groups of 32 do not divide 112 columns)",
     ]
+
+
+def test_layers_may_keep_float_activations(
+    golden: Golden, edge_convert: Run, tmp_path: Path
+) -> None:
+    source, out = golden("llada"), tmp_path / "out.gguf"
+    patterns = ("--float-activations", "*.attn_q.weight", "--float-activations", "output.weight")
+    done = edge_convert(source, out, *patterns)
+    assert done.code == 0
+    assert done.stderr.splitlines()[-1] == (
+        "float activations: blk.{0-2}.attn_q.weight, output.weight"
+    )
+    again = edge_convert(source, out, *patterns, "--force", "--json", "--quiet")
+    names = [*(f"blk.{layer}.attn_q.weight" for layer in range(3)), "output.weight"]
+    assert json.loads(again.stdout)["float_activations"] == names
+    assert edge.inspect(out).float_activations == tuple(names)
+
+
+@pytest.mark.parametrize(
+    ("type", "pattern", "hint"),
+    [
+        ("q8_0", "*.attn_z.weight", "names are like output.weight"),
+        ("q8_0", "*.ffn_down.weight", "names are like output.weight"),  # kept as f16
+        ("q8_0", "token_embd.weight", "names are like output.weight"),  # looked up, not multiplied
+        ("f32", "*", "the type quantizes nothing"),
+    ],
+)
+def test_float_activations_of_nothing_are_refused(
+    golden: Golden, edge_convert: Run, tmp_path: Path, type: str, pattern: str, hint: str
+) -> None:
+    options = ("--type", type, "--float-activations", pattern)
+    done = edge_convert(golden("llada"), tmp_path / "out.gguf", *options)
+    assert (done.code, done.stderr.count("\n")) == (2, 1)
+    assert repr(pattern) in done.stderr
+    assert hint in done.stderr
+    assert not (tmp_path / "out.gguf").exists()
 
 
 def test_quiet_is_silent(golden: Golden, edge_convert: Run, tmp_path: Path) -> None:

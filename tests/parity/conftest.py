@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -161,9 +161,14 @@ def from_gguf() -> Callable[[Path], Any]:
 
 
 def _matrices(reader: gguf.GGUFReader) -> Iterator[tuple[str, Any]]:
+    field = reader.fields.get("edge.activations.f32")
+    stay_float = field.contents() if field else []
     for tensor in reader.tensors:
         own = tensor.tensor_type == gguf.GGMLQuantizationType.I8
-        yield tensor.name, _own_matrix(reader, tensor) if own else _matrix(tensor)
+        held = _own_matrix(reader, tensor) if own else _matrix(tensor)
+        if tensor.name.split(".edge_")[0] in stay_float:
+            held = replace(held, float_activations=True)
+        yield tensor.name, held
 
 
 def _own_matrix(reader: gguf.GGUFReader, tensor: gguf.ReaderTensor) -> Any:

@@ -28,6 +28,7 @@ class Quantized:
     whole: NDArray[np.int8]
     scales: NDArray[np.float32]
     minima: NDArray[np.float32] | None = None
+    float_activations: bool = False  # whatever the engine does elsewhere
 
     @property
     def group(self) -> int:
@@ -227,7 +228,8 @@ class AsEngine:
     def linear(self, rows: Array, weights: Matrix) -> Array:
         if not isinstance(weights, Quantized):
             return _dot(rows, weights.astype(F32))
-        return _dot_int8(rows, weights) if self._int8 else _dot_groups(rows, weights)
+        rounds = self._int8 and not weights.float_activations
+        return _dot_int8(rows, weights) if rounds else _dot_groups(rows, weights)
 
     def rms_norm(self, rows: Array, weight: Array, eps: float) -> Array:
         lanes = np.zeros((len(rows), 16), F32)
