@@ -112,6 +112,13 @@ void check_shapes(const KernelTable& table, Problem& problem, Side side) {
         for (const int cols : {1, 5, 16}) problem.check_call(table, side, 7, first, first + cols);
 }
 
+// All numbers of rows and columns; the sides take turns.
+void check_every_shape(const KernelTable& table, Problem& problem) {
+    for (int rows = 1; rows <= max_rows; rows += step_of(23))
+        for (int cols = 1; cols <= max_cols; cols += step_of(17))
+            problem.check_call(table, both_sides[(rows + cols) % 2], rows, 0, cols);
+}
+
 // Every half there is, in the first and in the last lane of a full and of a short run.
 void check_all_halves(const KernelTable& table, const Stored& stored) {
     const float row[17] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
@@ -139,6 +146,12 @@ int main() {
             for (const KernelTable* table : all_tables())
                 for (const Side side : both_sides) check_shapes(*table, problem, side);
         }
+    for (int64_t depth = 1; depth <= 70; depth += step_of(23)) {
+        Problem problem(formats[0], depth);
+        for (const KernelTable* table : all_tables())
+            if (table != &generic_kernels)
+                check_every_shape(*table, problem);  // the others' measure
+    }
     for (const KernelTable* table : all_tables())
         for (const Stored& stored : {formats[1], formats[2]}) check_all_halves(*table, stored);
     return verdict();
