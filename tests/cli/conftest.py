@@ -8,11 +8,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
 
-from edge.cli import main
+from edge import _native
+from edge.cli import bench, main
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,16 @@ def _nothing_steers_the_program(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     for name in os.environ:
         if name.startswith(steering):
             monkeypatch.delenv(name)
+
+
+# Most of a short benchmark is measuring the machine; once is enough.
+_measured_peak = cache(_native.measure_peak)
+
+
+@pytest.fixture(autouse=True)
+def _the_machine_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_native, "measure_peak", _measured_peak)
+    monkeypatch.setattr(bench, "IDLE_SECONDS", 0.01)
 
 
 @pytest.fixture
