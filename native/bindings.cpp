@@ -376,6 +376,8 @@ void register_denoiser(py::module_& m) {
         .def_readonly("float_gops", &PeakRates::float_gops)
         .def_readonly("bf16_gops", &PeakRates::bf16_gops)
         .def_readonly("clock_ghz", &PeakRates::clock_ghz);
+    m.def("measure_read_rate", measure_read_rate, py::arg("threads"),
+          py::call_guard<py::gil_scoped_release>());
     m.def("measure_peak", measure_peak, py::arg("threads"), py::arg("isa") = "",
           py::call_guard<py::gil_scoped_release>());
 }

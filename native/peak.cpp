@@ -9,7 +9,9 @@
 #include <thread>
 #include <vector>
 
+#include "aligned.h"
 #include "dispatch.h"
+#include "step_clock.h"
 #include "thread_pool.h"
 
 namespace edge {
@@ -19,6 +21,9 @@ constexpr int num_bursts = 50;
 constexpr int64_t burst_ns = 2'000'000;
 constexpr int64_t first_rounds = 4096;
 constexpr int additions_per_round = 64;
+constexpr int num_passes = 10;
+constexpr int64_t num_pieces = 256;  // with the next, 256 MiB
+constexpr int64_t piece_bytes = 1 << 20;
 
 // With all weights 1 a round adds 1 to each sum, so that no number of rounds overflows it.
 constexpr int8_t activations[8] = {3, -5, 7, 9, -3, 5, -7, -8};
@@ -61,6 +66,19 @@ double burst_rate(ThreadPool& pool, int64_t rounds, int64_t round_ops, Burst bur
     return std::accumulate(rates.begin(), rates.end(), 0.0);
 }
 
+int threads_with_a_core(int num_threads) {
+    if (num_threads < 1 || num_threads > 1024)
+        throw std::invalid_argument("threads must be between 1 and 1024");
+    const int num_cpus = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+    return std::min(num_threads, num_cpus);
+}
+
+uint64_t sum_of(const uint64_t* values, int64_t count) {
+    uint64_t sum = 0;
+    for (int64_t i = 0; i < count; ++i) sum += values[i];
+    return sum;
+}
+
 template <typename Burst>
 double best_rate(ThreadPool& pool, int64_t round_ops, Burst burst) {
     const double guess = burst_rate(pool, first_rounds, round_ops, burst) / pool.num_threads();
@@ -74,11 +92,8 @@ double best_rate(ThreadPool& pool, int64_t round_ops, Burst burst) {
 }  // namespace
 
 PeakRates measure_peak(int num_threads, const std::string& isa) {
-    if (num_threads < 1 || num_threads > 1024)
-        throw std::invalid_argument("threads must be between 1 and 1024");
     const KernelTable& kernels = select_kernels(isa);
-    const int num_cpus = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
-    ThreadPool pool(std::min(num_threads, num_cpus));
+    ThreadPool pool(threads_with_a_core(num_threads));
     const int64_t lanes = kernels.burst_chains * 16;
     const std::vector<uint8_t> weights(line_bytes, 1);
     const auto int8 = [&](int64_t rounds, float* out) {
@@ -94,6 +109,22 @@ PeakRates measure_peak(int num_threads, const std::string& isa) {
     return {best_rate(pool, lanes * depth_step * 2, int8), best_rate(pool, lanes * 2, floats),
             best_rate(pool, lanes * 4, halves),
             best_rate(pool, additions_per_round, additions) / pool.num_threads()};
+}
+
+double measure_read_rate(int num_threads) {
+    ThreadPool pool(threads_with_a_core(num_threads));
+    const AlignedBytes bytes = allocate_aligned(num_pieces * piece_bytes);
+    std::atomic<uint64_t> sums{0};
+    double best = 0.0;
+    for (int i = 0; i < num_passes; ++i) {
+        const int64_t begin = now_ns();
+        pool.run(num_pieces, [&](int64_t piece, int) {
+            const std::byte* place = bytes.get() + piece * piece_bytes;
+            sums += sum_of(reinterpret_cast<const uint64_t*>(place), piece_bytes / 8);
+        });
+        best = std::max(best, static_cast<double>(num_pieces * piece_bytes) / (now_ns() - begin));
+    }
+    return sums == 0 ? best : 0.0;  // they are zeros; asked, so that they are read
 }
 
 }  // namespace edge

@@ -18,4 +18,8 @@ struct PeakRates {
 // std::invalid_argument for threads beyond 1 to 1024 and like select_kernels.
 PeakRates measure_peak(int num_threads, const std::string& isa);
 
+// Bytes a nanosecond that so many threads together read from memory: the best of several passes
+// over more than caches hold. Throws std::invalid_argument like measure_peak, and std::bad_alloc.
+double measure_read_rate(int num_threads);
+
 }  // namespace edge

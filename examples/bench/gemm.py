@@ -7,6 +7,8 @@ Random weights, read from memory as those of a model are: the layers together ar
 caches. A figure is the rate of the matrix products by the peak measured in the same run; the time
 is that of the median step, or of the best one, and includes making int8 activations, that is the
 norms and activation functions with which this is fused as well. The products alone are given too.
+Few rows wait for the weights: where the rate at which memory is read, measured in the same run,
+allows less than the peak, the share that it allows is given as well.
 int8 has a scale per row, int4 a scale and a minimum per 128 weights where the sizes allow it, q4_0
 and q8_0 a scale per 32.
 """
@@ -23,14 +25,16 @@ from typing import Any
 from report import print_table
 
 from edge import bench
-from edge._native import measure_peak
+from edge._native import measure_peak, measure_read_rate
 from edge.backends.cores import default_threads
 from edge.backends.native import StepTimes, chosen_isa
+from edge.formats.groups import layout_for
 from edge.machine import cpu_name
 from edge.peak_record import LEAST_SHARE, best_peak
 from edge.shapes import SHAPES
 
 ROWS = (8, 32, 64, 256)
+COLUMNS = 1024  # of a matrix, for the bits per weight
 TYPES = ("int8", "int4", "q4_0", "q8_0")
 
 
@@ -43,10 +47,13 @@ class Cell:
     median_share: float
     best_share: float
     products_share: float  # of the median step, without making activations
+    memory_share: float  # what reading the weights from memory allows, at most 1
     gops: float  # of the median step
 
 
-def cells(kind: str, options: argparse.Namespace, peak_gops: float) -> Iterator[Cell]:
+def cells(
+    kind: str, options: argparse.Namespace, peak_gops: float, read_rate: float
+) -> Iterator[Cell]:
     """Measure one type."""
     shape = SHAPES[options.shape]
     plan = bench.Plan(rows=tuple(options.rows), contexts=(0,), head_rows=1, repeats=options.repeats)
@@ -55,7 +62,7 @@ def cells(kind: str, options: argparse.Namespace, peak_gops: float) -> Iterator[
         for step in bench.steps(subject, plan):
             bench.warm_up(subject, step)
             times = [bench.timed(subject, step) for _ in range(plan.repeats)]
-            yield cell(kind, subject, step, times, peak_gops)
+            yield cell(kind, subject, step, times, peak_gops, read_rate)
 
 
 def cell(
@@ -64,8 +71,11 @@ def cell(
     step: bench.Step,
     times: Sequence[StepTimes],
     peak_gops: float,
+    read_rate: float,
 ) -> Cell:
     operations = bench.linear_operations(subject, step.rows)
+    num_weights = operations / 2 / step.rows
+    read_ns = num_weights * bits_per_weight(kind) / 8 / read_rate
     ordered = sorted(times, key=with_activations)
     median, best = ordered[len(ordered) // 2], ordered[0]
     gops = operations / with_activations(median) / 1e6
@@ -75,8 +85,16 @@ def cell(
         median_share=gops / peak_gops,
         best_share=operations / with_activations(best) / 1e6 / peak_gops,
         products_share=operations / median.gemm_ms / 1e6 / peak_gops,
+        memory_share=min(1.0, operations / read_ns / peak_gops),
         gops=gops,
     )
+
+
+def bits_per_weight(kind: str) -> float:
+    """Of rows of the usual lengths."""
+    layout = layout_for(kind, COLUMNS)
+    assert layout is not None
+    return 8 * layout.group_bytes / layout.group_size
 
 
 def with_activations(times: StepTimes) -> float:
@@ -87,11 +105,11 @@ def with_activations(times: StepTimes) -> float:
 def measured(options: argparse.Namespace) -> dict[str, Any]:
     shape = bench.thinner(SHAPES[options.shape], options.layers)
     threads, isa = options.threads or default_threads(), chosen_isa()
-    peak = measure_peak(threads, isa)
+    peak, read_rate = measure_peak(threads, isa), measure_read_rate(threads)
     found = []
     for kind in options.types:
         show(f"measuring {kind}")
-        found += [asdict(cell) for cell in cells(kind, options, peak.int8_gops)]
+        found += [asdict(cell) for cell in cells(kind, options, peak.int8_gops, read_rate)]
     show("")
     return {
         "schema": 1,
@@ -99,6 +117,7 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
         "isa": isa,
         "threads": threads,
         "clock_ghz": peak.clock_ghz,
+        "read_gb_per_s": read_rate,
         "int8_peak_gops": peak.int8_gops,
         "int8_peak_best_gops": best_peak(cpu_name(), isa, threads, peak.int8_gops),
         "shape": options.shape,
@@ -118,13 +137,14 @@ def print_report(report: dict[str, Any], *, markdown: bool) -> None:
     threads = f"{report['threads']} thread{'s' * (report['threads'] > 1)}"
     print(
         f"{report['cpu']}, {report['isa']}, {threads}, {report['clock_ghz']:.2f} GHz, int8 peak "
-        f"{report['int8_peak_gops']:.0f} Gop/s (best seen {report['int8_peak_best_gops']:.0f})"
+        f"{report['int8_peak_gops']:.0f} Gop/s (best seen {report['int8_peak_best_gops']:.0f}), "
+        f"memory {report['read_gb_per_s']:.0f} GB/s"
     )
     if report["int8_peak_gops"] < LEAST_SHARE * report["int8_peak_best_gops"]:
         print("void: the machine has done much better; repeat this when it is quiet")
     print(
         f"{report['shape']}, {report['layers']} layers, random weights; median / best of "
-        f"{report['repeats']} steps, in brackets the products alone"
+        f"{report['repeats']} steps, in brackets the products alone, 'of' what memory allows"
     )
     print()
     rows = sorted({cell["rows"] for cell in report["cells"]})
@@ -138,7 +158,8 @@ def print_report(report: dict[str, Any], *, markdown: bool) -> None:
 def in_words(report: dict[str, Any], kind: str, rows: int) -> str:
     (found,) = (c for c in report["cells"] if (c["type"], c["rows"]) == (kind, rows))
     shares = (found["median_share"], found["best_share"], found["products_share"])
-    return "{:.0%} / {:.0%} ({:.0%})".format(*shares)
+    bound = f" of {found['memory_share']:.0%}" if found["memory_share"] < 1 else ""
+    return "{:.0%} / {:.0%} ({:.0%}){}".format(*shares, bound)
 
 
 def parsed(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -61,5 +61,7 @@ int main() {
         check_float(*table);
         check_rates(*table);
     }
+    const double read_rate = measure_read_rate(2);
+    check(std::isfinite(read_rate) && read_rate > 0.0, "no read rate");
     return verdict();
 }
