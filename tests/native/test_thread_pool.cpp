@@ -141,6 +141,24 @@ void all_threads_take_part(ThreadPool& pool) {
     check(std::chrono::steady_clock::now() < deadline, "a worker sleeps through a job");
 }
 
+// Each chunk of one thread's run in turn takes until all others are done.
+void what_a_slow_thread_has_left_is_taken_over() {
+    constexpr int num_chunks = 90;
+    ThreadPool pool(3);
+    for (int64_t slow = 0; slow < num_chunks; slow += 7) {
+        const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(30);
+        std::atomic<int> done{0};
+        pool.run(num_chunks, [&](int64_t chunk, int) {
+            while (chunk == slow && done < num_chunks - 1 &&
+                   std::chrono::steady_clock::now() < deadline)
+                std::this_thread::yield();
+            ++done;
+        });
+        check(std::chrono::steady_clock::now() < deadline, "chunks wait for a slow thread");
+        check(done == num_chunks, "a chunk did not run exactly once");
+    }
+}
+
 void sleeping_workers_wake_up() {
     ThreadPool pool(4);
     for (int pause = 0; pause < 20 && num_failures == 0; ++pause) {
@@ -211,6 +229,7 @@ int main() {
         exceptions_reach_the_caller(num_threads);
     }
     current_case = "life of pools";
+    what_a_slow_thread_has_left_is_taken_over();
     sleeping_workers_wake_up();
     whoever_is_woken_in_vain_spins_before_it_sleeps_again();
     pools_come_and_go();
