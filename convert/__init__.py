@@ -27,7 +27,7 @@ def convert(
     mask_token_id: int | None = None,
     group_size: int | None = None,
     minima: bool = True,
-    float_activations: Sequence[str] = (),
+    bf16_activations: Sequence[str] = (),
     progress: Callable[[str, int, int], None] | None = None,
 ) -> ConversionReport:
     """Convert the checkpoint folder `source` to the GGUF file `out` and verify it.
@@ -35,7 +35,8 @@ def convert(
     `type` is f32, f16, bf16, int8, int4, q8_0 or q4_0; norms, biases and position tables stay f32.
     `group_size` 128, 64 or 32 is the largest group of int8 (by default a row) and int4 (128) that
     may share a scale; without `minima` int4 is symmetric. What enters the quantized matrices whose
-    names match a pattern of `float_activations` ("*.ffn_down.weight") stays in float. `force`
+    names match a pattern of `bf16_activations` ("*.ffn_down.weight") is not rounded to int8 but to
+    bfloat16. `force`
     allows `out` and `report` to exist; they are replaced once the new ones are whole and verified.
     `dry_run` writes nothing.
     `overrides` are diffusion.*, edge.task and general.name keys.
@@ -58,7 +59,7 @@ def convert(
             dry_run=dry_run,
             report=None if report is None else Path(report),
             groups=Choice(group_size or 0, minima),
-            float_activations=tuple(float_activations),
+            bf16_activations=tuple(bf16_activations),
             choices=Choices(mask_token_id, parse_settings(overrides or {})),
             progress=progress or _ignore,
         )

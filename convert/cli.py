@@ -57,12 +57,12 @@ Every option has an environment variable, EDGE_CONVERT_TYPE for --type and so on
     help="Give each group of int4 a minimum beside its scale: less error, 16 bits per group.",
 )
 @click.option(
-    "--float-activations",
-    envvar="EDGE_CONVERT_FLOAT_ACTIVATIONS",
+    "--bf16-activations",
+    envvar="EDGE_CONVERT_BF16_ACTIVATIONS",
     multiple=True,
     metavar="PATTERN",
-    help="Leave what enters these quantized matrices in float, slower and more exact, e.g. "
-    "'*.ffn_down.weight'; repeatable.",
+    help="Round what enters these quantized matrices to bfloat16, not to int8: more exact, and "
+    "slower, e.g. '*.ffn_down.weight'; repeatable.",
 )
 @click.option("--dry-run", is_flag=True, help="Print which tensor becomes what; write nothing.")
 @click.option(
@@ -101,7 +101,7 @@ def command(
     type: str,
     group_size: str | None,
     minima: bool,
-    float_activations: tuple[str, ...],
+    bf16_activations: tuple[str, ...],
     dry_run: bool,
     report: Path | None,
     settings: tuple[str, ...],
@@ -127,7 +127,7 @@ def command(
             mask_token_id=mask_token_id,
             group_size=int(group_size) if group_size else None,
             minima=minima,
-            float_activations=float_activations,
+            bf16_activations=bf16_activations,
             progress=progress,
         )
     if as_json:
@@ -201,8 +201,8 @@ def _summary(result: ConversionReport) -> str:
     for reason in reasons:
         names = folded(kept.name for kept in result.kept_f16 if kept.reason == reason)
         lines.append(f"kept as f16: {', '.join(names)} ({reason})")
-    if result.float_activations:
-        lines.append(f"float activations: {', '.join(folded(result.float_activations))}")
+    if result.bf16_activations:
+        lines.append(f"bfloat16 activations: {', '.join(folded(result.bf16_activations))}")
     if result.ignored:
         lines.append(f"ignored: {', '.join(folded(result.ignored))}")
     lines += [f"note: {note}" for note in result.notes]

@@ -51,7 +51,7 @@ class Request:
     report: Path | None
     choices: Choices
     groups: groups.Choice
-    float_activations: tuple[str, ...]  # patterns of names
+    bf16_activations: tuple[str, ...]  # patterns of names
     progress: Progress
 
 
@@ -77,8 +77,8 @@ class Job:
         entries += self.vocabulary.entries
         entries += _texts(self.checkpoint)
         entries += _own_layouts(self.plan)
-        if self.plan.float_activations:
-            entries.append(Entry(keys.FLOAT_ACTIVATIONS, "strings", self.plan.float_activations))
+        if self.plan.bf16_activations:
+            entries.append(Entry(keys.BF16_ACTIVATIONS, "strings", self.plan.bf16_activations))
         entries += _provenance(self.checkpoint, self.plan.type, self.source_sha256)
         return {entry.key: entry for entry in entries} | dict(self.request.choices.settings)
 
@@ -126,7 +126,7 @@ def run(request: Request) -> ConversionReport:
         check_targets(request.source, request.out, request.report, force=request.force)
     checkpoint = open_checkpoint(request.source)
     spec = build_spec(checkpoint, request.choices)
-    plan = make_plan(spec, request.type, request.groups, request.float_activations)
+    plan = make_plan(spec, request.type, request.groups, request.bf16_activations)
     vocabulary = vocabulary_of(checkpoint, spec.num_rows)
     planned = Job(request, checkpoint, spec, vocabulary, plan)
     check_keys(request.out, planned.entries.values())
@@ -215,7 +215,7 @@ def _report(
         bits_per_weight=plan.bits_per_weight,
         tensors=tensors or _planned_tensors(plan),
         kept_f16=tuple(KeptF16(t.spec.target, t.kept_f16_because) for t in plan.kept_f16),
-        float_activations=plan.float_activations,
+        bf16_activations=plan.bf16_activations,
         keys=summary(job.entries),
         ignored=tuple(sorted(ignored(job.checkpoint))),
         notes=job.notes,

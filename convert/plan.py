@@ -63,7 +63,7 @@ class Plan:
 
     type: str
     tensors: tuple[PlannedTensor, ...]
-    float_activations: tuple[str, ...] = ()  # matrices whose inputs are not quantized
+    bf16_activations: tuple[str, ...] = ()  # matrices whose inputs are not rounded to int8
 
     @property
     def num_values(self) -> int:
@@ -92,22 +92,20 @@ class Plan:
 
 
 def make_plan(
-    spec: Spec, type: str, choice: Choice = DEFAULT, float_activations: Sequence[str] = ()
+    spec: Spec, type: str, choice: Choice = DEFAULT, bf16_activations: Sequence[str] = ()
 ) -> Plan:
     """Give each tensor of `spec` its type. Raises RequestError for one that cannot be.
 
-    `float_activations` are patterns of names, as a shell has them.
+    `bf16_activations` are patterns of names, as a shell has them.
     """
     if type not in TYPES:
         raise RequestError(f"unknown type {type!r}", hint=f"known types: {', '.join(TYPES)}")
     _check_choice(type, choice)
     tensors = tuple(_planned(tensor, type, choice) for tensor in spec.tensors)
-    return Plan(type, tensors, tuple(_with_float_activations(tensors, float_activations)))
+    return Plan(type, tensors, tuple(_matching(tensors, bf16_activations)))
 
 
-def _with_float_activations(
-    tensors: Sequence[PlannedTensor], patterns: Sequence[str]
-) -> Iterator[str]:
+def _matching(tensors: Sequence[PlannedTensor], patterns: Sequence[str]) -> Iterator[str]:
     # The embedding is multiplied where it is the head as well.
     is_tied = not any(tensor.spec.role == "head" for tensor in tensors)
     roles = {"linear", "embedding" if is_tied else "head"}
@@ -115,7 +113,7 @@ def _with_float_activations(
     for pattern in patterns:
         if not fnmatch.filter(matrices, pattern):
             raise RequestError(
-                f"float activations for {pattern!r}, which is no quantized matrix",
+                f"bfloat16 activations for {pattern!r}, which is no quantized matrix",
                 hint=f"names are like {matrices[-1]}" if matrices else "the type quantizes nothing",
             )
     for name in matrices:

@@ -68,7 +68,7 @@ class ConversionReport:
     bits_per_weight: float
     tensors: tuple[TensorReport, ...]
     kept_f16: tuple[KeptF16, ...]
-    float_activations: tuple[str, ...]
+    bf16_activations: tuple[str, ...]
     keys: dict[str, Any] = field(default_factory=dict)
     ignored: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()

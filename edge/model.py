@@ -45,8 +45,8 @@ class ModelInfo:
     """What a model file says, read without touching its tensor data.
 
     ``types`` maps a storage type to (number of tensors, bytes); ``provenance`` holds the
-    file's ``edge.source.*`` and ``edge.conversion.*`` keys, ``float_activations`` the quantized
-    matrices whose inputs the file wants in float.
+    file's ``edge.source.*`` and ``edge.conversion.*`` keys, ``bf16_activations`` the quantized
+    matrices whose inputs the file wants in bfloat16, not in int8.
     """
 
     path: str
@@ -55,7 +55,7 @@ class ModelInfo:
     num_parameters: int
     types: dict[str, tuple[int, int]]
     provenance: dict[str, str]
-    float_activations: tuple[str, ...]
+    bf16_activations: tuple[str, ...]
     has_tokenizer: bool
     chat_template: str | None
 
@@ -368,7 +368,7 @@ def _info_of(header: Header) -> ModelInfo:
         num_parameters=sum(math.prod(tensor.shape) for tensor in header.tensors.values()),
         types=types,
         provenance=provenance,
-        float_activations=_names_in(header, keys.FLOAT_ACTIVATIONS),
+        bf16_activations=_names_in(header, keys.BF16_ACTIVATIONS),
         has_tokenizer=keys.TOKENIZER_JSON in header.metadata
         or (holds_vocabulary(header) and fault_of(header) is None),
         chat_template=template if isinstance(template, str) else None,

@@ -14,20 +14,31 @@ void make_room(std::vector<Value>& values, int64_t count) {
     if (static_cast<int64_t>(values.size()) < count) values.resize(static_cast<size_t>(count));
 }
 
-// sum_kind's inverse.
+// kind_in_set's inverse.
 int32_t factor_of(SumKinds kind) {
-    const int set = __builtin_ctz(kind) / sums_per_zero_point;
+    const int set = __builtin_ctz(kind) / sums_per_set;
     return set == 0 ? 1 : set == 1 ? -8 : -128;
 }
 int64_t group_of(SumKinds kind, int64_t depth) {
-    const int size = __builtin_ctz(kind) % sums_per_zero_point;
-    return size == sums_per_zero_point - 1 ? depth : int64_t{sum_step} << size;
+    const int size = __builtin_ctz(kind) % sums_per_set;
+    return size == sums_per_set - 1 ? depth : int64_t{sum_step} << size;
 }
 
 template <typename Visit>
 void for_kinds(SumKinds kinds, Visit visit) {
     for (SumKinds bit = 1; bit <= kinds; bit <<= 1)
         if ((kinds & bit) != 0) visit(bit);
+}
+
+template <typename Sums>
+auto find(Sums& sums, SumKinds kind) {
+    return std::find_if(sums.begin(), sums.end(),
+                        [kind](const auto& each) { return each.kind == kind; });
+}
+template <typename Sums>
+auto& find_or_add(Sums& sums, SumKinds kind) {
+    const auto found = find(sums, kind);
+    return found == sums.end() ? sums.emplace_back(typename Sums::value_type{kind}) : *found;
 }
 
 }  // namespace
@@ -38,39 +49,53 @@ void LinearInput::resize(const KernelTable& kernels, int rows, int64_t depth, Su
     kinds_ = kinds;
     num_tiles_ = std::max(1, (rows + kernels.tile_rows - 1) / kernels.tile_rows);
     make_room(values_, rows * depth);
-    if (kinds == 0) return;
-    run_ = max_run;
-    for_kinds(kinds, [&](SumKinds kind) { run_ = std::gcd(run_, group_of(kind, depth)); });
-    make_room(quantized_, rows * depth);
-    make_room(run_sums_, rows * (depth / run_));
-    make_room(scales_, rows);
-    for_kinds(kinds, [&](SumKinds kind) { lay_out(sums_of(kind)); });
+    if ((kinds & int8_kinds) != 0) {
+        run_ = max_run;
+        for_kinds(kinds & int8_kinds,
+                  [&](SumKinds kind) { run_ = std::gcd(run_, group_of(kind, depth)); });
+        make_room(quantized_, rows * depth);
+        make_room(run_sums_, rows * (depth / run_));
+        make_room(scales_, rows);
+    }
+    if ((kinds & ~int8_kinds) != 0) make_room(halves_, rows * depth * kernels.half_bytes);
+    for_kinds(kinds & int8_kinds, [&](SumKinds kind) { lay_out(kind); });
+    for_kinds(kinds & ~int8_kinds, [&](SumKinds kind) { lay_out_halves(kernels, kind); });
 }
 
-LinearInput::GroupSums& LinearInput::sums_of(SumKinds kind) {
-    for (GroupSums& sums : group_sums_)
-        if (sums.kind == kind) return sums;
-    return group_sums_.emplace_back(GroupSums{kind, factor_of(kind), 0, 0, {}, {}});
-}
-
-void LinearInput::lay_out(GroupSums& sums) {
-    const int64_t group = group_of(sums.kind, depth_);
-    sums.num_runs = group / run_;
-    sums.groups_per_row = depth_ / group;
-    make_room(sums.values, rows_ * sums.groups_per_row);
+void LinearInput::lay_out(SumKinds kind) {
+    GroupSums& sums = find_or_add(group_sums_, kind);
+    sums.group = group_of(kind, depth_);
+    const int64_t num_groups = depth_ / sums.group;
+    make_room(sums.values, rows_ * num_groups);
     sums.tiles.clear();
     for (int tile = 0; tile < num_tiles_; ++tile) {
         const int first = first_row(tile);
         sums.tiles.push_back({quantized_.data() + first * depth_,
-                              sums.values.data() + first * sums.groups_per_row,
-                              scales_.data() + first, first_row(tile + 1) - first});
+                              sums.values.data() + first * num_groups, scales_.data() + first,
+                              first_row(tile + 1) - first});
+    }
+}
+
+void LinearInput::lay_out_halves(const KernelTable& kernels, SumKinds kind) {
+    HalvesSums& sums = find_or_add(halves_sums_, kind);
+    sums.group = group_of(kind, depth_);
+    const int64_t num_groups = depth_ / sums.group;
+    make_room(sums.values, rows_ * num_groups);
+    sums.tiles.clear();
+    for (int tile = 0; tile < num_tiles_; ++tile) {
+        const int first = first_row(tile);
+        sums.tiles.push_back({halves_.data() + first * depth_ * kernels.half_bytes,
+                              sums.values.data() + first * num_groups,
+                              first_row(tile + 1) - first});
     }
 }
 
 const std::vector<QuantizedTile>& LinearInput::tiles(SumKinds kind) const {
-    return std::find_if(group_sums_.begin(), group_sums_.end(),
-                        [kind](const GroupSums& sums) { return sums.kind == kind; })
-        ->tiles;
+    return find(group_sums_, kind)->tiles;
+}
+
+const std::vector<HalvesTile>& LinearInput::halves_tiles(SumKinds kind) const {
+    return find(halves_sums_, kind)->tiles;
 }
 
 int LinearInput::tile_of(int row) const {
@@ -82,6 +107,11 @@ int LinearInput::tile_of(int row) const {
 
 bool LinearInput::quantize_row(const KernelTable& kernels, int row) {
     const int tile = tile_of(row);
+    return ((kinds_ & int8_kinds) == 0 || to_int8(kernels, row, tile)) &&
+           ((kinds_ & ~int8_kinds) == 0 || to_halves(kernels, row, tile));
+}
+
+bool LinearInput::to_int8(const KernelTable& kernels, int row, int tile) {
     const int first = first_row(tile);
     const int tile_rows = first_row(tile + 1) - first;
     const QuantizedRowSink sink{quantized_.data() + first * depth_ + (row - first) * 4,
@@ -97,13 +127,28 @@ bool LinearInput::quantize_row(const KernelTable& kernels, int row) {
 void LinearInput::add_up(GroupSums& sums, int row, int tile) const {
     const int first = first_row(tile);
     const int tile_rows = first_row(tile + 1) - first;
+    const int64_t num_groups = depth_ / sums.group;
+    const int32_t factor = factor_of(sums.kind);
     const int32_t* run = run_sums_.data() + row * (depth_ / run_);
-    int32_t* place = sums.values.data() + first * sums.groups_per_row + (row - first);
-    for (int64_t g = 0; g < sums.groups_per_row; ++g, place += tile_rows) {
+    int32_t* place = sums.values.data() + first * num_groups + (row - first);
+    for (int64_t g = 0; g < num_groups; ++g, place += tile_rows) {
         int32_t total = 0;
-        for (int64_t i = 0; i < sums.num_runs; ++i) total += *run++;
-        *place = total * sums.factor;
+        for (int64_t i = 0; i < sums.group; i += run_) total += *run++;
+        *place = total * factor;
     }
+}
+
+bool LinearInput::to_halves(const KernelTable& kernels, int row, int tile) {
+    const int first = first_row(tile);
+    const int tile_rows = first_row(tile + 1) - first;
+    const float* values = values_.data() + row * depth_;
+    std::byte* pairs = halves_.data() + (first * depth_ + (row - first) * 2) * kernels.half_bytes;
+    for (HalvesSums& sums : halves_sums_)
+        if ((kinds_ & sums.kind) != 0)
+            kernels.sum_halves(values, depth_, sums.group,
+                               sums.values.data() + first * (depth_ / sums.group) + (row - first),
+                               tile_rows);
+    return std::isfinite(kernels.halve_row(values, depth_, pairs, tile_rows));
 }
 
 namespace {
@@ -120,25 +165,37 @@ Ahead next_panel(const Panel& panel, int bits, int tile, int num_tiles) {
     return {panel.lines + steps * (lines + tile * per_step) * line_bytes, per_step};
 }
 
+template <typename Tile>
+using Gemm = void (*)(const Panel& panel, const Tile& tile, const OutputTile& out);
+
+template <typename Tile>
+void multiply_tiles(Gemm<Tile> gemm, Panel panel, int bits, const std::vector<Tile>& tiles,
+                    bool fetches, OutputTile out) {
+    int index = 0;
+    for (const Tile& tile : tiles) {
+        if (fetches) panel.ahead = next_panel(panel, bits, index++, static_cast<int>(tiles.size()));
+        gemm(panel, tile, out);
+        out.data += tile.rows * out.stride;
+    }
+}
+
 void multiply_panel(const Machine& machine, const LinearInput& input, const WeightMatrix& weights,
                     int64_t index, float* out, int64_t out_stride) {
-    Panel panel = weights.panel(index);
-    const int cols =
-        static_cast<int>(std::min<int64_t>(panel_cols, weights.num_outputs() - index * panel_cols));
     const KernelTable& kernels = machine.kernels;
-    if (!input.is_quantized_for(weights)) {
-        const auto gemm = weights.bits() == 8 ? kernels.gemm_int8_float : kernels.gemm_int4_float;
-        return gemm(panel, input.floats(), {out, out_stride, cols});
-    }
-    const auto gemm = weights.bits() == 8 ? kernels.gemm_int8 : kernels.gemm_int4;
+    const Panel panel = weights.panel(index);
+    const int bits = weights.bits();
+    const int64_t cols = std::min<int64_t>(panel_cols, weights.num_outputs() - index * panel_cols);
+    const OutputTile place{out, out_stride, static_cast<int>(cols)};
     const bool fetches = input.rows() >= fewest_rows_to_fetch_ahead;
-    int index_of_tile = 0;
-    for (const QuantizedTile& tile : input.tiles(weights.sums())) {
-        if (fetches)
-            panel.ahead = next_panel(panel, weights.bits(), index_of_tile++, input.num_tiles());
-        gemm(panel, tile, {out, out_stride, cols});
-        out += tile.rows * out_stride;
-    }
+    const SumKinds kind = weights.sums();
+    if (!input.is_quantized_for(weights))
+        return (bits == 8 ? kernels.gemm_int8_float : kernels.gemm_int4_float)(
+            panel, input.floats(), place);
+    if ((kind & int8_kinds) != 0)
+        return multiply_tiles(bits == 8 ? kernels.gemm_int8 : kernels.gemm_int4, panel, bits,
+                              input.tiles(kind), fetches, place);
+    multiply_tiles(bits == 8 ? kernels.gemm_int8_halves : kernels.gemm_int4_halves, panel, bits,
+                   input.halves_tiles(kind), /*fetches=*/false, place);
 }
 
 }  // namespace
@@ -157,8 +214,9 @@ void multiply_panels(const Machine& machine, const LinearInput& input, const Wei
 }
 
 int64_t operations(const LinearInput& input, const WeightMatrix& weights) {
+    const bool is_int8 = input.is_quantized_for(weights) && (weights.sums() & int8_kinds) != 0;
     return input.rows() * weights.num_outputs() * weights.depth() *
-           (input.is_quantized_for(weights) ? 1 : float_multiply_add);
+           (is_int8 ? 1 : float_multiply_add);
 }
 
 void multiply(const Machine& machine, const LinearInput& input,

@@ -49,8 +49,7 @@ public:
         return finite;
     }
 
-    bool is_quantized() const { return kinds_ != 0; }
-    // Whether these weights are multiplied by the quantized activations.
+    bool is_quantized() const { return kinds_ != 0; }  // to int8, bfloat16 or both
     bool is_quantized_for(const WeightMatrix& weights) const {
         return (kinds_ & weights.sums()) != 0;
     }
@@ -62,23 +61,28 @@ public:
     FloatRows floats() const { return {values_.data(), depth_, rows_}; }
     int num_tiles() const { return num_tiles_; }
     int first_row(int tile) const { return tile * rows_ / num_tiles_; }
-    const std::vector<QuantizedTile>& tiles(SumKinds kind) const;  // one of `fill`'s
+    // Of a kind that `fill` was asked for.
+    const std::vector<QuantizedTile>& tiles(SumKinds kind) const;
+    const std::vector<HalvesTile>& halves_tiles(SumKinds kind) const;
 
 private:
     // Sums of all rows of one kind: per tile [depth / group][rows of the tile].
-    struct GroupSums {
+    template <typename Value, typename Tile>
+    struct Sums {
         SumKinds kind;
-        int32_t factor;
-        int64_t num_runs;  // in a group
-        int64_t groups_per_row;
-        std::vector<int32_t> values;
-        std::vector<QuantizedTile> tiles;
+        int64_t group = 0;
+        std::vector<Value> values = {};
+        std::vector<Tile> tiles = {};
     };
+    using GroupSums = Sums<int32_t, QuantizedTile>;
+    using HalvesSums = Sums<float, HalvesTile>;
 
     void resize(const KernelTable& kernels, int rows, int64_t depth, SumKinds kinds);
-    GroupSums& sums_of(SumKinds kind);
-    void lay_out(GroupSums& sums);
+    void lay_out(SumKinds kind);
+    void lay_out_halves(const KernelTable& kernels, SumKinds kind);
     bool quantize_row(const KernelTable& kernels, int row);
+    bool to_int8(const KernelTable& kernels, int row, int tile);
+    bool to_halves(const KernelTable& kernels, int row, int tile);
     void add_up(GroupSums& sums, int row, int tile) const;
     int tile_of(int row) const;
 
@@ -90,9 +94,12 @@ private:
     // At least as large as this fill needs:
     std::vector<float> values_;
     std::vector<int8_t> quantized_;
-    std::vector<int32_t> run_sums_;      // [rows][depth / run]
-    std::vector<GroupSums> group_sums_;  // some of this fill's, some of fills before
+    std::vector<int32_t> run_sums_;  // [rows][depth / run]
     std::vector<float> scales_;
+    std::vector<std::byte> halves_;
+    // Some of this fill's, some of fills before:
+    std::vector<GroupSums> group_sums_;
+    std::vector<HalvesSums> halves_sums_;
 };
 
 struct Product {

@@ -8,8 +8,8 @@
 namespace edge {
 namespace {
 
-// Names of quantized matrices whose activations are not.
-constexpr const char* float_activations_key = "edge.activations.f32";
+// Names of quantized matrices that meet activations in bfloat16, not in int8.
+constexpr const char* bf16_activations_key = "edge.activations.bf16";
 
 template <typename Sizes>
 std::string shape_text(const Sizes& sizes) {
@@ -26,8 +26,8 @@ bool same_shape(const std::vector<uint64_t>& have, std::initializer_list<int64_t
 }  // namespace
 
 TensorSource::TensorSource(const ModelFile& file) : file_(file) {
-    const auto* names = file.header().find_array<std::vector<std::string>>(float_activations_key);
-    if (names != nullptr) float_activations_ = {names->begin(), names->end()};
+    const auto* names = file.header().find_array<std::vector<std::string>>(bf16_activations_key);
+    if (names != nullptr) bf16_activations_ = {names->begin(), names->end()};
 }
 
 const TensorInfo& TensorSource::take(const std::string& name,
@@ -51,8 +51,8 @@ WeightMatrix TensorSource::take_matrix(const std::string& name, int64_t num_outp
                                        int64_t depth) {
     const TensorInfo& tensor = take(name, {num_outputs, depth});
     const bool is_quantized = find_group_code(tensor.type).has_value();
-    const bool stays_float = is_quantized && float_activations_.erase(name) > 0;
-    WeightMatrix matrix(file_, tensor, stays_float);
+    const bool takes_bf16 = is_quantized && bf16_activations_.erase(name) > 0;
+    WeightMatrix matrix(file_, tensor, takes_bf16);
     if (is_quantized) panels_.push_back(matrix.panels());
     return matrix;
 }
@@ -70,9 +70,9 @@ std::vector<float> TensorSource::take_floats(const std::string& name,
 }
 
 void TensorSource::refuse_leftovers() const {
-    if (!float_activations_.empty())
-        throw FileFault(0, std::string(float_activations_key) + " lists '" +
-                               *float_activations_.begin() +
+    if (!bf16_activations_.empty())
+        throw FileFault(0, std::string(bf16_activations_key) + " lists '" +
+                               *bf16_activations_.begin() +
                                "', which is no quantized matrix of this model");
     std::string leftovers;
     int count = 0;

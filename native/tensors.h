@@ -15,7 +15,7 @@ namespace edge {
 
 class TensorSource {
 public:
-    // Throws FileFault for a key edge.activations.f32 that is no list of names.
+    // Throws FileFault for a key edge.activations.bf16 that is no list of names.
     explicit TensorSource(const ModelFile& file);
 
     bool has(const std::string& name) const { return file_.find(name) != nullptr; }
@@ -28,7 +28,7 @@ public:
     const std::vector<std::shared_ptr<Panels>>& panels() const { return panels_; }
 
     // Throws UnsupportedFault when the file holds tensors nobody took: running without them
-    // would be running another network. Throws FileFault for float activations of what is no
+    // would be running another network. Throws FileFault for bfloat16 activations of what is no
     // quantized matrix.
     void refuse_leftovers() const;
 
@@ -36,7 +36,7 @@ private:
     const ModelFile& file_;
     std::vector<std::shared_ptr<Panels>> panels_;
     std::unordered_set<std::string> taken_;
-    std::set<std::string> float_activations_;  // those whose matrices were not taken yet
+    std::set<std::string> bf16_activations_;  // those whose matrices were not taken yet
 };
 
 }  // namespace edge

@@ -16,11 +16,11 @@ FloatFormat format_of(TensorType type) {
 
 }  // namespace
 
-WeightMatrix::WeightMatrix(const ModelFile& file, const TensorInfo& tensor, bool float_activations)
+WeightMatrix::WeightMatrix(const ModelFile& file, const TensorInfo& tensor, bool bf16_activations)
     : num_outputs_(static_cast<int64_t>(tensor.rows())),
       depth_(static_cast<int64_t>(tensor.cols())),
       data_(file.bytes_of(tensor)),
-      float_activations_(float_activations) {
+      bf16_activations_(bf16_activations) {
     if (const std::optional<GroupCode> code = find_group_code(tensor.type))
         panels_ = std::make_shared<Panels>(file, tensor, *code);
     else

@@ -11,33 +11,38 @@
 
 namespace edge {
 
-// Which sums of activations quantized weights need: a bit per size of a group and zero point, none
-// for weights that take float activations.
+// Which activations and sums of them quantized weights need: a bit per size of a group and, for
+// int8 activations, zero point; none for float weights.
 using SumKinds = uint32_t;
-constexpr int sums_per_zero_point = 6;  // groups of 16, 32, 64, 128 and 256 columns, whole rows
+constexpr int sums_per_set = 6;  // groups of 16, 32, 64, 128 and 256 columns, whole rows
+constexpr int bf16_set = 3;
+constexpr SumKinds int8_kinds = (SumKinds{1} << (bf16_set * sums_per_set)) - 1;
 
-inline SumKinds sum_kind(int64_t group, int zero_point) {
+inline SumKinds kind_in_set(int set, int64_t group) {
     const bool is_usual = group <= max_block && (group & (group - 1)) == 0;
-    const int size = is_usual ? __builtin_ctzll(static_cast<uint64_t>(group / sum_step))
-                              : sums_per_zero_point - 1;
-    const int set = zero_point == 0 ? 0 : zero_point == 8 ? 1 : 2;
-    return SumKinds{1} << (set * sums_per_zero_point + size);
+    const int size =
+        is_usual ? __builtin_ctzll(static_cast<uint64_t>(group / sum_step)) : sums_per_set - 1;
+    return SumKinds{1} << (set * sums_per_set + size);
+}
+inline SumKinds sum_kind(int64_t group, int zero_point) {
+    return kind_in_set(zero_point == 0 ? 0 : zero_point == 8 ? 1 : 2, group);
 }
 
 // Float weights stay where they are in the read-only mapping; quantized ones are read from panels,
 // which whoever loads the file must place before a product. [num_outputs, depth].
 class WeightMatrix {
 public:
-    // `file` must stay mapped while this lives. With `float_activations` what is multiplied stays
-    // in float, whatever the engine does elsewhere.
-    WeightMatrix(const ModelFile& file, const TensorInfo& tensor, bool float_activations = false);
+    // `file` must stay mapped while this lives. With `bf16_activations` quantized weights meet
+    // bfloat16 where they would meet int8.
+    WeightMatrix(const ModelFile& file, const TensorInfo& tensor, bool bf16_activations = false);
 
     int64_t num_outputs() const { return num_outputs_; }
     int64_t depth() const { return depth_; }
     int64_t num_panels() const { return (num_outputs_ + panel_cols - 1) / panel_cols; }
     bool is_quantized() const { return panels_ != nullptr; }
     SumKinds sums() const {
-        if (panels_ == nullptr || float_activations_) return 0;
+        if (panels_ == nullptr) return 0;
+        if (bf16_activations_) return kind_in_set(bf16_set, panels_->code().group);
         return sum_kind(panels_->code().group, panels_->code().zero_point());
     }
 
@@ -53,7 +58,7 @@ private:
     int64_t depth_;
     FloatFormat format_ = FloatFormat::f32;
     const std::byte* data_;
-    bool float_activations_;
+    bool bf16_activations_;
     std::shared_ptr<Panels> panels_;  // nullptr: float weights
 };
 

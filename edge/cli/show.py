@@ -78,7 +78,7 @@ def _rows(info: ModelInfo) -> dict[str, Any]:
         "task": info.config.task,
         "has_tokenizer": info.has_tokenizer,
         "chat_template": info.chat_template,
-        "float_activations": list(info.float_activations),
+        "bf16_activations": list(info.bf16_activations),
         "provenance": info.provenance,
         "sha256": info.file_sha256(),
     }
@@ -91,14 +91,14 @@ def _for_people(rows: dict[str, Any]) -> dict[str, object]:
         for name, mix in rows["types"].items()
     )
     provenance = ", ".join(f"{key}: {value}" for key, value in rows["provenance"].items())
-    template, in_float = rows["chat_template"], len(rows["float_activations"])
+    template, in_bf16 = rows["chat_template"], len(rows["bf16_activations"])
     written = {
         **rows,
         "size_bytes": size_in_words(rows["size_bytes"]),
         "num_parameters": f"{rows['num_parameters']:,}",
         "types": types,
         "chat_template": template and f"{len(template)} characters (--template prints them)",
-        "float_activations": f"of {in_float} matrices" if in_float else "none",
+        "bf16_activations": f"of {in_bf16} matrices" if in_bf16 else "none",
         "provenance": provenance or "not recorded",
     }
     return {_in_words(name): _value_in_words(value) for name, value in written.items()}

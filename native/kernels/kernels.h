@@ -72,6 +72,14 @@ struct QuantizedTile {
     int rows;
 };
 
+// At most tile_rows rows in bfloat16, as operands of whatever size a table's are (half_bytes):
+// [depth/2][rows][2]. group_sums [depth/group][rows] are the sums of each of the panel's groups.
+struct HalvesTile {
+    const void* values;
+    const float* group_sums;
+    int rows;
+};
+
 struct OutputTile {
     float* data;     // [rows][cols], the first column of the panel
     int64_t stride;  // in elements
@@ -150,6 +158,9 @@ struct KernelTable {
                        int64_t last, float* out, int64_t out_stride);
     void (*gemm_int8)(const Panel& panel, const QuantizedTile& tile, const OutputTile& out);
     void (*gemm_int4)(const Panel& panel, const QuantizedTile& tile, const OutputTile& out);
+    // The same weights against activations in bfloat16.
+    void (*gemm_int8_halves)(const Panel& panel, const HalvesTile& tile, const OutputTile& out);
+    void (*gemm_int4_halves)(const Panel& panel, const HalvesTile& tile, const OutputTile& out);
     // The same weights against float activations, any number of rows.
     void (*gemm_int8_float)(const Panel& panel, const FloatRows& rows, const OutputTile& out);
     void (*gemm_int4_float)(const Panel& panel, const FloatRows& rows, const OutputTile& out);
@@ -157,6 +168,13 @@ struct KernelTable {
     // Symmetric, round(x * 127 / max|x|), ties to even. Returns the scale max|x| / 127, NaN when
     // any x is not finite. depth is a multiple of depth_step.
     float (*quantize_row)(const float* x, int64_t depth, const QuantizedRowSink& sink);
+
+    // One row of a HalvesTile of `rows`, from its first pair on. Returns max|x|, NaN when any x is
+    // not finite. depth is even.
+    float (*halve_row)(const float* x, int64_t depth, void* place, int64_t rows);
+    // What is so rounded, added up by groups, to places `stride` apart.
+    void (*sum_halves)(const float* x, int64_t depth, int64_t group, float* sums, int64_t stride);
+    int64_t half_bytes;
 
     // out = x / sqrt(mean(x^2) + eps) * weight; returns mean(x^2), not finite when any x is not.
     float (*rms_norm)(const float* x, const float* weight, int64_t count, float eps, float* out);

@@ -15,6 +15,7 @@ inline Pairs load_pairs(const uint8_t* line) {
     const Line pairs = load_line(line);
     return {low_halves(pairs), high_halves(pairs)};
 }
+inline Pairs pairs_of(Lanes first, Lanes second) { return {first, second}; }
 inline Lanes dot2(Lanes acc, const Pairs& pairs, const Half* a) {
     return fma(splat(a[0]), pairs.first, fma(splat(a[1]), pairs.second, acc));
 }

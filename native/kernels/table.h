@@ -4,6 +4,7 @@
 
 #include "kernels/gemm.h"
 #include "kernels/rows.h"
+#include "kernels/gemm_halves.h"
 #include "kernels/attention.h"
 #include "kernels/span_attention.h"
 #include "kernels/bf16_keys.h"
@@ -21,9 +22,14 @@ constexpr KernelTable table_of(const char* isa) {
         gemm_float,
         gemm_int<8>,
         gemm_int<4>,
+        gemm_halves<8>,
+        gemm_halves<4>,
         gemm_int_float<8>,
         gemm_int_float<4>,
         quantize_row,
+        halve_row,
+        sum_halves,
+        sizeof(Half),
         rms_norm,
         silu_multiply,
         add_row,

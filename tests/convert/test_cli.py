@@ -37,20 +37,20 @@ def test_a_conversion_says_little_and_only_on_stderr(
     ]
 
 
-def test_layers_may_keep_float_activations(
+def test_layers_may_keep_bf16_activations(
     golden: Golden, edge_convert: Run, tmp_path: Path
 ) -> None:
     source, out = golden("llada"), tmp_path / "out.gguf"
-    patterns = ("--float-activations", "*.attn_q.weight", "--float-activations", "output.weight")
+    patterns = ("--bf16-activations", "*.attn_q.weight", "--bf16-activations", "output.weight")
     done = edge_convert(source, out, *patterns)
     assert done.code == 0
     assert done.stderr.splitlines()[-1] == (
-        "float activations: blk.{0-2}.attn_q.weight, output.weight"
+        "bfloat16 activations: blk.{0-2}.attn_q.weight, output.weight"
     )
     again = edge_convert(source, out, *patterns, "--force", "--json", "--quiet")
     names = [*(f"blk.{layer}.attn_q.weight" for layer in range(3)), "output.weight"]
-    assert json.loads(again.stdout)["float_activations"] == names
-    assert edge.inspect(out).float_activations == tuple(names)
+    assert json.loads(again.stdout)["bf16_activations"] == names
+    assert edge.inspect(out).bf16_activations == tuple(names)
 
 
 @pytest.mark.parametrize(
@@ -62,10 +62,10 @@ def test_layers_may_keep_float_activations(
         ("f32", "*", "the type quantizes nothing"),
     ],
 )
-def test_float_activations_of_nothing_are_refused(
+def test_bf16_activations_of_nothing_are_refused(
     golden: Golden, edge_convert: Run, tmp_path: Path, type: str, pattern: str, hint: str
 ) -> None:
-    options = ("--type", type, "--float-activations", pattern)
+    options = ("--type", type, "--bf16-activations", pattern)
     done = edge_convert(golden("llada"), tmp_path / "out.gguf", *options)
     assert (done.code, done.stderr.count("\n")) == (2, 1)
     assert repr(pattern) in done.stderr

@@ -216,8 +216,8 @@ def test_keys_that_contradict_the_tensors(key: str, value: int, gguf: Any, write
         edge.load(path, threads=1)
 
 
-def test_float_activations_are_a_list_of_names(gguf: Any, write: Write) -> None:
-    gguf.set("edge.activations.f32", "u32", 1)
+def test_bf16_activations_are_a_list_of_names(gguf: Any, write: Write) -> None:
+    gguf.set("edge.activations.bf16", "u32", 1)
     with pytest.raises(edge.ModelFileError, match="no array of the kind that is wanted"):
         edge.load(write(gguf.encode()), threads=1)
 

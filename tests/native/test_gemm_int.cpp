@@ -85,6 +85,38 @@ public:
         return total;
     }
 
+    // Against bfloat16: two products at a time, the second one first.
+    float expected_halves(int row, int col) const {
+        float total = 0.0f;
+        for (int64_t g = 0; g < groups(); ++g) {
+            float sum = 0.0f, lanes[16] = {};
+            for (int64_t k = g * form_.group; k < (g + 1) * form_.group; k += 2)
+                for (const int64_t i : {k + 1, k}) {
+                    const float half = half_of(row, i);
+                    sum = std::fmaf(half, static_cast<float>(weights_[col * depth_ + i]), sum);
+                }
+            for (int64_t k = g * form_.group; k < (g + 1) * form_.group; ++k)
+                lanes[k % 16] += half_of(row, k);
+            for (int width = 8; width >= 1; width /= 2)
+                for (int i = 0; i < width; ++i) lanes[i] += lanes[i + width];
+            total = std::fmaf(sum, at(scales_, g, col), total);
+            if (form_.has_minima) total = std::fmaf(lanes[0], 0.0f - at(minima_, g, col), total);
+        }
+        return total;
+    }
+
+    HalvesTile place_halves(const KernelTable& table, Side side, int rows) {
+        std::byte* values =
+            halves_buffer_.at(side, static_cast<size_t>(rows * depth_ * table.half_bytes));
+        float* sums = halves_sum_buffer_.at(side, static_cast<size_t>(rows * groups()));
+        for (int r = 0; r < rows; ++r) {
+            const float* row = floats_.data() + r * depth_;
+            table.sum_halves(row, depth_, form_.group, sums + r, rows);
+            table.halve_row(row, depth_, values + 2 * r * table.half_bytes, rows);
+        }
+        return {values, sums, rows};
+    }
+
     Panel place_panel(Side side) {
         const uint8_t* lines = line_buffer_.copy(side, lines_);
         const Ahead forbidden{lines + lines_.size(), form_.bits};
@@ -119,6 +151,10 @@ public:
     }
 
 private:
+    float half_of(int row, int64_t k) const {
+        return float_from_bf16(bf16_from_float(floats_[row * depth_ + k]));
+    }
+
     // Less the zero point; with minima from 0, of eight bits as q5_k uses them.
     int weight(size_t i) {
         const int low = form_.bits == 4 ? -form_.zero_point() : form_.has_minima ? 0 : -128;
@@ -193,6 +229,8 @@ private:
     Guarded<int8_t> value_buffer_{max_rows * max_depth};
     Guarded<int32_t> sum_buffer_{max_rows * max_depth / sum_step};
     Guarded<float> row_scale_buffer_{max_rows};
+    Guarded<std::byte> halves_buffer_{max_rows * max_depth * sizeof(float)};
+    Guarded<float> halves_sum_buffer_{max_rows * max_depth / sum_step};
 };
 
 using Expected = std::vector<float>;  // [max_rows][panel_cols]
@@ -222,8 +260,10 @@ void check_tile(Side side, int rows, int cols, const Expected& expected, Run run
 void check_problem(const KernelTable& table, int bits, Problem& problem, Side side) {
     const Expected ints = evaluate([&](int r, int c) { return problem.expected_int(r, c); });
     const Expected floats = evaluate([&](int r, int c) { return problem.expected_float(r, c); });
+    const Expected halves = evaluate([&](int r, int c) { return problem.expected_halves(r, c); });
     const Panel panel = problem.place_panel(side);
     const auto gemm = bits == 8 ? table.gemm_int8 : table.gemm_int4;
+    const auto gemm_of_halves = bits == 8 ? table.gemm_int8_halves : table.gemm_int4_halves;
     const auto gemm_of_floats = bits == 8 ? table.gemm_int8_float : table.gemm_int4_float;
     Guarded<float> row_buffer(max_rows * max_depth);
     for (int rows = 1; rows <= max_rows; rows += rows > 4 ? step_of(12) : 1)
@@ -234,6 +274,9 @@ void check_problem(const KernelTable& table, int bits, Problem& problem, Side si
                 const QuantizedTile tile = problem.place_tile(side, rows);
                 check_tile(side, rows, cols, ints,
                            [&](const OutputTile& out) { gemm(panel, tile, out); });
+                const HalvesTile pairs = problem.place_halves(table, side, rows);
+                check_tile(side, rows, cols, halves,
+                           [&](const OutputTile& out) { gemm_of_halves(panel, pairs, out); });
             }
             const auto count = static_cast<size_t>(rows * problem.depth());
             const FloatRows input{row_buffer.copy(side, problem.floats().data(), count),

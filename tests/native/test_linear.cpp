@@ -117,20 +117,26 @@ void check_tiles() {
         }
 }
 
-void check_non_finite_rows_are_told() {
+void check_non_finite_rows_are_told(SumKinds kinds) {
     ThreadPool pool(2);
-    for (const KernelTable* table : all_tables())
-        for (int bad = 0; bad < 9; ++bad) {
-            LinearInput input;
-            const bool finite = input.fill({pool, *table, Activations::int8}, 9, 32,
-                                           sum_kind(32, 8), [bad](int row, float* out) {
-                                               std::fill_n(out, 32, 1.0f);
-                                               if (row == bad)
-                                                   out[row] =
-                                                       std::numeric_limits<float>::infinity();
-                                           });
-            check(!finite, "an infinite row is called finite");
-        }
+    const auto row_with = [](int bad, float value) {
+        return [=](int row, float* out) {
+            std::fill_n(out, 32, 1.0f);
+            if (row == bad) out[row] = value;
+        };
+    };
+    for (const KernelTable* table : all_tables()) {
+        const Machine machine{pool, *table, Activations::int8};
+        for (int bad = 0; bad < 9; ++bad)
+            for (const float value : {std::numeric_limits<float>::infinity(),
+                                      std::numeric_limits<float>::quiet_NaN()}) {
+                LinearInput input;
+                check(!input.fill(machine, 9, 32, kinds, row_with(bad, value)),
+                      "a row that is not finite is called finite");
+                check(input.fill(machine, 9, 32, kinds, row_with(bad, 3.4e38f)),
+                      "a finite row is called infinite");
+            }
+    }
 }
 
 std::vector<float> as_stored(TensorType type, const std::vector<float>& values, int64_t depth) {
@@ -175,6 +181,8 @@ int main() {
             check_layer(layer, kind);
     }
     check_tiles();
-    check_non_finite_rows_are_told();
+    for (const SumKinds kinds :
+         {sum_kind(32, 8), kind_in_set(bf16_set, 32), sum_kind(32, 8) | kind_in_set(bf16_set, 32)})
+        check_non_finite_rows_are_told(kinds);
     return verdict();
 }

@@ -161,13 +161,13 @@ def from_gguf() -> Callable[[Path], Any]:
 
 
 def _matrices(reader: gguf.GGUFReader) -> Iterator[tuple[str, Any]]:
-    field = reader.fields.get("edge.activations.f32")
+    field = reader.fields.get("edge.activations.bf16")
     stay_float = field.contents() if field else []
     for tensor in reader.tensors:
         own = tensor.tensor_type == gguf.GGMLQuantizationType.I8
         held = _own_matrix(reader, tensor) if own else _matrix(tensor)
         if tensor.name.split(".edge_")[0] in stay_float:
-            held = replace(held, float_activations=True)
+            held = replace(held, bf16_activations=True)
         yield tensor.name, held
 
 

@@ -28,7 +28,7 @@ class Quantized:
     whole: NDArray[np.int8]
     scales: NDArray[np.float32]
     minima: NDArray[np.float32] | None = None
-    float_activations: bool = False  # whatever the engine does elsewhere
+    bf16_activations: bool = False  # where the engine has int8 elsewhere
 
     @property
     def group(self) -> int:
@@ -228,8 +228,9 @@ class AsEngine:
     def linear(self, rows: Array, weights: Matrix) -> Array:
         if not isinstance(weights, Quantized):
             return _dot(rows, weights.astype(F32))
-        rounds = self._int8 and not weights.float_activations
-        return _dot_int8(rows, weights) if rounds else _dot_groups(rows, weights)
+        if not self._int8:
+            return _dot_groups(rows, weights)
+        return (_dot_bf16 if weights.bf16_activations else _dot_int8)(rows, weights)
 
     def rms_norm(self, rows: Array, weight: Array, eps: float) -> Array:
         lanes = np.zeros((len(rows), 16), F32)
@@ -336,6 +337,26 @@ def _dot_int8(rows: Array, weights: Quantized) -> Array:
             added_up = whole[:, part].sum(axis=1, dtype=np.int64).astype(F32)
             total = fma(added_up[:, None], F32(0.0) - weights.minima[:, group], total)
     return total * row_scales[:, None]
+
+
+def _dot_bf16(rows: Array, weights: Quantized) -> Array:
+    """Activations rounded to bfloat16 against whole numbers, pair by pair within a group."""
+    rows = bf16(rows)
+    total = np.zeros((len(rows), len(weights.whole)), F32)
+    for group in range(weights.scales.shape[1]):
+        first, stop = group * weights.group, (group + 1) * weights.group
+        sums = np.zeros_like(total)
+        for k in range(first, stop, 2):
+            whole = weights.whole[:, k : k + 2].astype(F32)
+            sums = dot2(sums, rows[:, None, k : k + 2], whole[None])
+        total = fma(sums, weights.scales[:, group], total)
+        if weights.minima is not None:
+            lanes = np.zeros((len(rows), 16), F32)
+            for k in range(first, stop, 16):
+                lanes = lanes + rows[:, k : k + 16]
+            added_up = lane_sum(lanes)[:, None]
+            total = fma(added_up, F32(0.0) - weights.minima[:, group], total)
+    return total
 
 
 def _dot_groups(rows: Array, weights: Quantized) -> Array:

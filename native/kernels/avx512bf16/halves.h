@@ -11,6 +11,12 @@ using Pairs = __m512i;
 
 inline Pairs load_pairs(const uint8_t* line) { return _mm512_loadu_si512(line); }
 
+// Of numbers that bfloat16 holds exactly.
+inline Pairs pairs_of(Lanes first, Lanes second) {
+    const __m512i low = _mm512_srli_epi32(_mm512_castps_si512(first), 16);
+    return _mm512_or_si512(low, _mm512_castps_si512(second));
+}
+
 // In assembly for the reason that dot4 is.
 inline Lanes dot2(Lanes acc, Pairs pairs, const Half* a) {
     asm("vdpbf16ps %2%{1to16%}, %1, %0"
