@@ -22,6 +22,7 @@ from random import Random
 from typing import NamedTuple
 
 GRADES = ("easy", "medium", "hard")
+BANDS = {"36+": range(36, 82), "30-35": range(30, 36), "24-29": range(24, 30)}  # of givens
 FEWEST_GIVENS, MOST_GIVENS = 20, 46
 
 
@@ -41,6 +42,11 @@ class Puzzle:
     @property
     def num_givens(self) -> int:
         return 81 - self.givens.count(".")
+
+    @property
+    def band(self) -> str | None:
+        """The name of the band of givens; None for fewer than 24."""
+        return next((name for name, band in BANDS.items() if self.num_givens in band), None)
 
 
 def puzzles(seed: int) -> Iterator[Puzzle]:
@@ -252,6 +258,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--count", type=int, default=5, help="number of puzzles (default 5)")
     parser.add_argument("--seed", type=int, default=0, help="of the random stream (default 0)")
     parser.add_argument("--grade", choices=GRADES, help="only puzzles of this grade")
+    parser.add_argument("--givens", choices=BANDS, help="only puzzles with so many givens")
     parser.add_argument("--json", action="store_true", help="one JSON object, with the solutions")
     arguments = parser.parse_args(argv)
     if arguments.count < 1:
@@ -262,7 +269,8 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Print one puzzle per line: the grid, its grade, its number of givens."""
     arguments = _arguments(argv)
-    wanted = (p for p in puzzles(arguments.seed) if arguments.grade in (None, p.grade))
+    of_grade = (p for p in puzzles(arguments.seed) if arguments.grade in (None, p.grade))
+    wanted = (p for p in of_grade if arguments.givens in (None, p.band))
     chosen = islice(wanted, arguments.count)
     if arguments.json:
         rows = [asdict(puzzle) | {"num_givens": puzzle.num_givens} for puzzle in chosen]

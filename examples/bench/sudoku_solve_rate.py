@@ -5,9 +5,12 @@
     python examples/bench/sudoku_solve_rate.py --sampler factor --option remask=conf
     python examples/bench/sudoku_solve_rate.py --checkpoint DIR --type f32 --type q8_0 --markdown
     python examples/bench/sudoku_solve_rate.py --count 3000 --mix 164/84/52
+    python examples/bench/sudoku_solve_rate.py --count 10000 --givens-mix 30/40/30 --threshold 0.97
 
-Solved means that all 81 cells equal the only solution. Every model is measured in a process of its
-own, so that its peak memory is its own.
+Solved means that all 81 cells equal the only solution. The grades tell which technique a puzzle
+needs (see sudoku_puzzles.py), the bands how many givens it has. Every model is measured in a
+process of its own, so that its peak memory is its own. No puzzle is one that examples/train makes:
+that generator has another random stream.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ import json
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -27,7 +30,7 @@ from statistics import fmean, median
 from typing import Any
 
 from report import print_table
-from sudoku_puzzles import GRADES, Puzzle, puzzles
+from sudoku_puzzles import BANDS, GRADES, Puzzle, puzzles
 
 from edge.backends.native import KV_FORMATS
 from edge.machine import cpu_name
@@ -35,6 +38,7 @@ from edge.machine import cpu_name
 ALL_STEPS = "all"  # one cell per step
 _OWN = ("steps", "sampler", "threshold")  # options with a column of their own
 DEFAULT_STEPS = ("1", "2", "4", "8", "16", "32", ALL_STEPS)
+THRESHOLD_SAMPLER = "low_confidence_dynamic"  # for thresholds without --sampler
 
 
 @dataclass(frozen=True)
@@ -44,43 +48,59 @@ class Plan:
     count: int
     seed: int
     mix: tuple[int, ...] | None  # of the grades, easiest first; None: as they come
+    givens_mix: tuple[int, ...] | None  # of the bands of givens, most givens first
     steps: tuple[str, ...]
     activations: str
     kv: str
     threads: int | None
     sampler: str | None
-    thresholds: tuple[float | None, ...]
+    thresholds: tuple[float, ...]
     options: dict[str, Any]  # the same for every request
 
     def puzzles(self) -> list[Puzzle]:
-        if self.mix is None:
-            return list(islice(puzzles(self.seed), self.count))
-        wanted = zip(GRADES, self.mix, strict=True)
-        missing = {grade: round(self.count * part / sum(self.mix)) for grade, part in wanted}
+        if self.givens_mix:
+            return self._mixed(zip(BANDS, self.givens_mix, strict=True), lambda p: p.band)
+        if self.mix:
+            return self._mixed(zip(GRADES, self.mix, strict=True), lambda p: p.grade)
+        return list(islice(puzzles(self.seed), self.count))
+
+    def _mixed(
+        self, shares: Iterable[tuple[str, int]], kind: Callable[[Puzzle], str | None]
+    ) -> list[Puzzle]:
+        parts = dict(shares)
+        missing = {name: round(self.count * n / sum(parts.values())) for name, n in parts.items()}
         chosen = []
         for puzzle in puzzles(self.seed):
             if not any(missing.values()):
                 break
-            if missing[puzzle.grade]:
-                missing[puzzle.grade] -= 1
+            if missing.get(kind(puzzle)):
+                missing[kind(puzzle)] -= 1
                 chosen.append(puzzle)
         return chosen
 
     def requests(self) -> Iterator[dict[str, Any]]:
         """The options of ``Model.generate`` of each row; what is not set is the file's default."""
+        for options in self._rows():
+            chosen = {name: value for name, value in options.items() if value is not None}
+            yield {**chosen, **self.options}
+
+    def _rows(self) -> Iterator[dict[str, Any]]:
+        steps = [None if steps == ALL_STEPS else int(steps) for steps in self.steps]
+        if self.sampler:
+            for threshold in self.thresholds or (None,):
+                for n in steps:
+                    yield {"steps": n, "sampler": self.sampler, "threshold": threshold}
+            return
+        for n in steps:
+            yield {"steps": n}
         for threshold in self.thresholds:
-            for steps in self.steps:
-                number = None if steps == ALL_STEPS else int(steps)
-                options = {"steps": number, "sampler": self.sampler, "threshold": threshold}
-                chosen = {name: value for name, value in options.items() if value is not None}
-                yield {**chosen, **self.options}
+            yield {"sampler": THRESHOLD_SAMPLER, "threshold": threshold}
 
 
-def measure(source: str, plan: Plan) -> dict[str, Any]:
+def measure(source: str, plan: Plan, chosen: Sequence[Puzzle]) -> dict[str, Any]:
     """Facts about the model and one row per request; meant for a process of its own."""
     import edge
 
-    chosen = plan.puzzles()
     engine = {"threads": plan.threads, "activations": plan.activations, "kv": plan.kv}
     with edge.load(source, **engine) as model:
         model.generate(chosen[0].givens, steps=1)  # pages the file in, builds the kernels' copies
@@ -107,7 +127,8 @@ def _row(model: Any, options: dict[str, Any], chosen: Sequence[Puzzle]) -> dict[
         "threshold": options.get("threshold"),
         "options": {name: value for name, value in options.items() if name not in _OWN},
         "solve_rate": fmean(solved),
-        "solve_rate_by_grade": _by_grade(chosen, solved),
+        "solve_rate_by_grade": _by_kind(GRADES, [p.grade for p in chosen], solved),
+        "solve_rate_by_givens": _by_kind(BANDS, [p.band for p in chosen], solved),
         "mean_steps": fmean(s.steps for s in stats),
         "mean_nfe": fmean(s.nfe for s in stats),
         "median_ms": median(s.elapsed_ms for s in stats),
@@ -115,10 +136,12 @@ def _row(model: Any, options: dict[str, Any], chosen: Sequence[Puzzle]) -> dict[
     }
 
 
-def _by_grade(chosen: Sequence[Puzzle], solved: Sequence[bool]) -> dict[str, float]:
-    pairs = list(zip(chosen, solved, strict=True))
-    by_grade = {grade: [right for p, right in pairs if p.grade == grade] for grade in GRADES}
-    return {grade: fmean(rights) for grade, rights in by_grade.items() if rights}
+def _by_kind(
+    names: Iterable[str], kinds: Sequence[str | None], solved: Sequence[bool]
+) -> dict[str, float]:
+    pairs = list(zip(kinds, solved, strict=True))
+    by_kind = {name: [right for kind, right in pairs if kind == name] for name in names}
+    return {name: fmean(rights) for name, rights in by_kind.items() if rights}
 
 
 def _with_progress(chosen: Sequence[Puzzle], label: str) -> Iterator[Puzzle]:
@@ -167,7 +190,10 @@ def _sources(arguments: argparse.Namespace, folder: str) -> Iterator[str]:
 
 
 def _print_report(report: dict[str, Any], *, markdown: bool) -> None:
-    grades = [grade for grade in GRADES if report["puzzles_by_grade"][grade]]
+    grades = [grade for grade, count in report["puzzles_by_grade"].items() if count]
+    bands = [band for band, count in report["puzzles_by_givens"].items() if count]
+    if not report["givens_mix"]:
+        bands = []
     counts = ", ".join(f"{report['puzzles_by_grade'][grade]} {grade}" for grade in grades)
     models = report["models"]
     threads = models[0]["threads"]
@@ -177,13 +203,15 @@ def _print_report(report: dict[str, Any], *, markdown: bool) -> None:
         f"{models[0]['isa']}, {report['activations']} activations"
     )
     print()
-    headers = ["model", "type", "sha256", "sampler", "steps", "solved", *grades]
+    headers = ["model", "type", "sha256", "sampler", "steps", "solved", *grades, *bands]
     headers += ["mean steps", "mean NFE", "median ms", "peak MiB"]
-    cells = [_cells(model, row, grades) for model in models for row in model["rows"]]
+    cells = [_cells(model, row, grades, bands) for model in models for row in model["rows"]]
     print_table(headers, cells, markdown=markdown)
 
 
-def _cells(model: dict[str, Any], row: dict[str, Any], grades: Sequence[str]) -> list[str]:
+def _cells(
+    model: dict[str, Any], row: dict[str, Any], grades: Sequence[str], bands: Sequence[str]
+) -> list[str]:
     return [
         model["model"],
         model["type"],
@@ -192,6 +220,7 @@ def _cells(model: dict[str, Any], row: dict[str, Any], grades: Sequence[str]) ->
         str(row["steps"]),
         f"{row['solve_rate']:.1%}",
         *(f"{row['solve_rate_by_grade'][grade]:.1%}" for grade in grades),
+        *(f"{row['solve_rate_by_givens'][band]:.1%}" for band in bands),
         f"{row['mean_steps']:.2f}",
         f"{row['mean_nfe']:.2f}",
         f"{row['median_ms']:.1f}",
@@ -237,12 +266,24 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--steps", action="append", type=_steps, help="a number or 'all'; repeatable")
     add("--count", type=int, default=300, help="number of puzzles (default 300)")
     add("--seed", type=int, default=0, help="of the puzzles (default 0)")
-    add("--mix", type=_mix, help="shares of easy/medium/hard, e.g. 164/84/52 (default: as drawn)")
+    mixes = parser.add_mutually_exclusive_group()
+    mixes.add_argument(
+        "--mix", type=_mix, help="shares of easy/medium/hard, e.g. 164/84/52 (default: as drawn)"
+    )
+    mixes.add_argument(
+        "--givens-mix", type=_mix, help="shares of 36+/30-35/24-29 givens, e.g. 30/40/30"
+    )
     add("--activations", choices=("int8", "f32"), default="int8", help="default int8")
     add("--kv", choices=KV_FORMATS, default="auto", help="default auto")
     add("--threads", type=int, help="default: the library's")
     add("--sampler", help="default: the file's; with one, --steps is 'all' unless given")
-    add("--threshold", action="append", type=float, help="of the sampler; repeatable")
+    add(
+        "--threshold",
+        action="append",
+        type=float,
+        default=[],
+        help=f"of the sampler; without one, a row more, of {THRESHOLD_SAMPLER}; repeatable",
+    )
     add(
         "--option",
         action="append",
@@ -268,12 +309,13 @@ def _plan(arguments: argparse.Namespace) -> Plan:
         count=arguments.count,
         seed=arguments.seed,
         mix=arguments.mix,
+        givens_mix=arguments.givens_mix,
         steps=tuple(arguments.steps),
         activations=arguments.activations,
         kv=arguments.kv,
         threads=arguments.threads,
         sampler=arguments.sampler,
-        thresholds=tuple(arguments.threshold or [None]),
+        thresholds=tuple(arguments.threshold),
         options=dict(arguments.option),
     )
 
@@ -283,14 +325,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = _arguments(argv)
     plan = _plan(arguments)
     chosen = plan.puzzles()
-    counts = Counter(puzzle.grade for puzzle in chosen)
+    counts = Counter([p.grade for p in chosen] + [p.band for p in chosen])
     with tempfile.TemporaryDirectory() as folder:
-        models = [in_own_process(measure, s, plan) for s in _sources(arguments, folder)]
+        models = [in_own_process(measure, s, plan, chosen) for s in _sources(arguments, folder)]
     report = {
         "schema": 1,
         **asdict(plan),
         "cpu": cpu_name(),
         "puzzles_by_grade": {grade: counts[grade] for grade in GRADES},
+        "puzzles_by_givens": {band: counts[band] for band in BANDS},
         "mean_holes": fmean(81 - puzzle.num_givens for puzzle in chosen),
         "models": models,
     }

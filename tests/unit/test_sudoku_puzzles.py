@@ -238,6 +238,20 @@ def test_command_line_filters_by_grade(grade: str, capsys: pytest.CaptureFixture
     ]
 
 
+def test_command_line_filters_by_givens(capsys: pytest.CaptureFixture[str]) -> None:
+    bench.main(["--count", "3", "--givens", "30-35"])
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert all(30 <= int(num_givens) <= 35 for _, _, num_givens in lines)
+
+
+@pytest.mark.parametrize(
+    ("num_givens", "band"), [(36, "36+"), (35, "30-35"), (30, "30-35"), (24, "24-29"), (23, None)]
+)
+def test_band(num_givens: int, band: str | None) -> None:
+    givens = SOLVED[:num_givens] + "." * (81 - num_givens)
+    assert bench.Puzzle(givens, SOLVED, "easy").band == band
+
+
 def test_command_line_refuses_a_count_below_one(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit_info:
         bench.main(["--count", "0"])
