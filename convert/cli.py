@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
 
 from convert import convert
+from convert.compare_cli import COMPARE
+from convert.compare_cli import command as compare_command
+from convert.progress import progress_bar
 from convert.report import ConversionReport
 from edge.exit_codes import guarded, verbose_option
 from edge.formats.groups import GROUP_SIZES, TYPES
@@ -23,6 +25,7 @@ Examples:
   edge-convert Qwen3-0.6B-diffusion-bd3lm-v0.1 bd3lm.gguf --set diffusion.attention=block
   edge-convert ./my-model my-model.gguf --dry-run
   edge-convert ./my-model my-model.gguf --set diffusion.threshold=0.95 --set edge.task=sudoku
+  edge-convert compare my-model-f32.gguf my-model-int4.gguf
 
 Every option has an environment variable, EDGE_CONVERT_TYPE for --type and so on.
 """
@@ -112,10 +115,12 @@ def command(
 ) -> None:
     """Convert the checkpoint folder SOURCE (config.json, safetensors) to one GGUF file.
 
+    What a type costs the denoiser is told by `edge-convert compare` (see its --help).
+
     OUT is replaced only when the new file is whole and was compared with SOURCE. Pickled
     checkpoints are refused.
     """
-    with _progress_bar(quiet or not sys.stderr.isatty()) as progress:
+    with progress_bar(quiet or not sys.stderr.isatty()) as progress:
         result = convert(
             source,
             out,
@@ -140,7 +145,14 @@ def command(
 
 def main() -> None:
     """Run the command and exit with its code."""
-    sys.exit(guarded(PROGRAM, command, None))
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Return the exit code; a checkpoint folder called compare is given as ./compare."""
+    if arguments[:1] == [COMPARE]:
+        return guarded(f"{PROGRAM} {COMPARE}", compare_command, arguments[1:])
+    return guarded(PROGRAM, command, arguments)
 
 
 def _pairs(settings: tuple[str, ...]) -> dict[str, str]:
@@ -153,26 +165,6 @@ def _pairs(settings: tuple[str, ...]) -> dict[str, str]:
             raise click.BadParameter(f"{key!r} is set twice", param_hint="--set")
         pairs[key] = value
     return pairs
-
-
-@contextmanager
-def _progress_bar(hidden: bool) -> Iterator[Callable[[str, int, int], None] | None]:
-    """A bar on stderr with one line per stage; None when hidden."""
-    if hidden:
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import Progress, TaskID
-
-    stages: dict[str, TaskID] = {}
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-
-        def progress(stage: str, done: int, total: int) -> None:
-            if stage not in stages:
-                stages[stage] = bar.add_task(stage, total=total)
-            bar.update(stages[stage], completed=done)
-
-        yield progress
 
 
 def _table(result: ConversionReport) -> Iterator[str]:

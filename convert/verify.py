@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from convert.divergence import kl_nats, log_softmax
 from convert.metadata import Entry
 from convert.plan import Plan, PlannedTensor
 from convert.report import ActivationReport, TensorReport
@@ -82,7 +83,7 @@ def compare_activations(path: Path, entries: Iterable[Entry], seed: int = 0) -> 
         seed=seed,
         max_abs_difference=float(difference.max()),
         mean_abs_difference=float(difference.mean()),
-        mean_kl_nats=_mean_kl(logits["f32"], logits["int8"]),
+        mean_kl_nats=float(kl_nats(*map(log_softmax, logits.values())).mean()),
         top1_agreement=float(agreement.mean()),
     )
 
@@ -172,17 +173,6 @@ def _half_masked_canvas(values: dict[str, Any], seed: int) -> tuple[NDArray[np.i
     masked = random.permutation(length)[: (length + 1) // 2]
     ids[masked] = values[keys.MASK_TOKEN_ID]
     return ids, len(masked)
-
-
-def _mean_kl(reference: NDArray[np.float64], other: NDArray[np.float64]) -> float:
-    """Mean over rows of KL(reference || other) in nats, from logits `[rows, vocab]`."""
-    p, q = _log_softmax(reference), _log_softmax(other)
-    return float((np.exp(p) * (p - q)).sum(axis=1).mean())
-
-
-def _log_softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
 
 
 def _fault(path: Path, reason: str) -> ModelFileError:

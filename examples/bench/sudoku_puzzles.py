@@ -259,7 +259,11 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="of the random stream (default 0)")
     parser.add_argument("--grade", choices=GRADES, help="only puzzles of this grade")
     parser.add_argument("--givens", choices=BANDS, help="only puzzles with so many givens")
-    parser.add_argument("--json", action="store_true", help="one JSON object, with the solutions")
+    forms = parser.add_mutually_exclusive_group()
+    forms.add_argument("--json", action="store_true", help="one JSON object, with the solutions")
+    forms.add_argument(
+        "--pairs", action="store_true", help="puzzle, tab, solution: as edge-convert compare wants"
+    )
     arguments = parser.parse_args(argv)
     if arguments.count < 1:
         parser.error(f"--count must be at least 1; got {arguments.count}")
@@ -277,7 +281,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(json.dumps({"schema": 1, "seed": arguments.seed, "puzzles": rows}, indent=2))
         return
     for puzzle in chosen:
-        print(f"{puzzle.givens}  {puzzle.grade:<6}  {puzzle.num_givens}")
+        about = f"{puzzle.givens}  {puzzle.grade:<6}  {puzzle.num_givens}"
+        print(f"{puzzle.givens}\t{puzzle.solution}" if arguments.pairs else about)
 
 
 if __name__ == "__main__":

@@ -253,19 +253,18 @@ class Outcome:
         """The only line on stderr of a failed run."""
         lines = self.stderr.splitlines()
         assert len(lines) == 1, self.stderr
-        assert lines[0].startswith("edge-convert: error: ")
+        assert lines[0].startswith(("edge-convert: error: ", "edge-convert compare: error: "))
         return lines[0]
 
 
 @pytest.fixture
 def edge_convert(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
     """Run ``edge-convert`` with these arguments in this process."""
-    from convert.cli import PROGRAM, command
-    from edge.exit_codes import guarded
+    from convert.cli import run as run_command
 
     def run(*args: object) -> Outcome:
         capsys.readouterr()
-        code = guarded(PROGRAM, command, [str(arg) for arg in args])
+        code = run_command([str(arg) for arg in args])
         streams = capsys.readouterr()
         return Outcome(code, streams.out, streams.err)
 
