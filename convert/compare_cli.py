@@ -35,7 +35,9 @@ A line of --examples is a text, or a prompt, a tab and its right answer.
     },
 )
 @click.argument("reference", type=click.Path(path_type=Path))
-@click.argument("others", type=click.Path(path_type=Path), nargs=-1, required=True, metavar="FILE")
+@click.argument(
+    "others", type=click.Path(path_type=Path), nargs=-1, required=True, metavar="FILE..."
+)
 @click.option(
     "--examples",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
@@ -49,7 +51,13 @@ A line of --examples is a text, or a prompt, a tab and its right answer.
     show_default=True,
     help="How many texts; each is masked at ten ratios and answered once.",
 )
-@click.option("--seed", type=click.IntRange(0, 2**32), default=0, help="Of masks and draws.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**32),
+    default=0,
+    show_default=True,
+    help="Of masks and draws.",
+)
 @click.option("--threads", type=click.IntRange(1), help="[default: one per big core]")
 @click.option(
     "--json",
