@@ -6,10 +6,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 
+from convert.progress import Progress, silent
 from convert.report import ConversionReport
 
 __all__ = ["ConversionReport", "convert"]
@@ -28,7 +29,7 @@ def convert(
     group_size: int | None = None,
     minima: bool = True,
     bf16_activations: Sequence[str] = (),
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress = silent,
 ) -> ConversionReport:
     """Convert the checkpoint folder `source` to the GGUF file `out` and verify it.
 
@@ -61,10 +62,6 @@ def convert(
             groups=Choice(group_size or 0, minima),
             bf16_activations=tuple(bf16_activations),
             choices=Choices(mask_token_id, parse_settings(overrides or {})),
-            progress=progress or _ignore,
+            progress=progress,
         )
     )
-
-
-def _ignore(_stage: str, _done_bytes: int, _stage_bytes: int) -> None:
-    pass

@@ -47,7 +47,7 @@ class NoisyCanvas:
     context_length: int
 
 
-def read_examples(path: Path, model: edge.Model) -> list[Example]:
+def read_examples(path: Path, model: edge.Model) -> Iterator[Example]:
     """The examples of a text file: a line is a text, or a prompt, a tab and its answer.
 
     Texts are tokenized as they are, without a chat template. Raises RequestError naming the line,
@@ -61,19 +61,17 @@ def read_examples(path: Path, model: edge.Model) -> list[Example]:
     except UnicodeDecodeError as error:
         reason = f"the examples are not UTF-8 from byte {error.start} on"
         raise RequestError(reason, path=path, hint="save them as UTF-8") from None
-    examples = []
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         prompt, tab, answer = line.partition("\t")
-        example = _example(model, prompt, answer) if tab else _text(model, line)
-        if reason := _unusable(example, model.config):
+        try:
+            example = _pair(model, prompt, answer) if tab else _text(model, line)
+            _check(example, model.config)
+        except _Unusable as reason:
             what = f"line {number} {reason}"
-            raise RequestError(what, path=path, hint="correct or remove the line")
-        examples.append(example)
-    if not examples:
-        raise RequestError("there are no examples", path=path, hint="give a text per line")
-    return examples
+            raise RequestError(what, path=path, hint="correct or remove the line") from None
+        yield example
 
 
 def own_examples(model: edge.Model, count: int, seed: int) -> Iterator[Example]:
@@ -119,13 +117,13 @@ def _text(model: edge.Model, text: str) -> Example:
     return Example(ids, np.arange(len(ids)), 0, has_answer=False)
 
 
-def _example(model: edge.Model, prompt: str, answer: str) -> Example:
+def _pair(model: edge.Model, prompt: str, answer: str) -> Example:
     before, after = _encode(model, prompt), _encode(model, answer)
     if not model.config.diffusion.in_place:
         spots = np.arange(len(before), len(before) + len(after))
         return Example(np.concatenate((before, after)), spots, len(before), has_answer=True)
     if len(before) != len(after):
-        return Example(after, np.empty(0, np.intp), 0, has_answer=True)
+        raise _Unusable(f"has a prompt of {len(before)} and an answer of {len(after)} tokens")
     holes = np.flatnonzero(before == model.config.diffusion.mask_token_id)
     return Example(after, holes, 0, has_answer=True)
 
@@ -138,15 +136,18 @@ def _encode(model: edge.Model, text: str) -> NDArray[np.int32]:
     return model.tokenizer.encode(text)
 
 
-def _unusable(example: Example, config: ModelConfig) -> str:
-    """Why an example cannot be used; empty where it can."""
+class _Unusable(Exception):
+    """Why an example cannot be used."""
+
+
+def _check(example: Example, config: ModelConfig) -> None:
     length, diffusion = len(example.ids), config.diffusion
     longest = config.denoiser.context_length
     if diffusion.in_place and length != (diffusion.canvas_length or length):
-        return f"has {length} tokens, the canvas has {diffusion.canvas_length}"
+        raise _Unusable(f"has {length} tokens, the canvas has {diffusion.canvas_length}")
     if length > longest:
-        return f"has {length} tokens, the model's context {longest}"
+        raise _Unusable(f"has {length} tokens, the model's context {longest}")
     if (example.ids == diffusion.mask_token_id).any():
-        return "has mask tokens in its clean text"
-    usable = example.open[example.open >= int(diffusion.shift_logits)]
-    return "" if len(usable) else "leaves no position open"
+        raise _Unusable("has mask tokens in its clean text")
+    if not (example.open >= int(diffusion.shift_logits)).any():
+        raise _Unusable("leaves no position open")

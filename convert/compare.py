@@ -8,9 +8,10 @@ committed above the threshold. Then every file answers the same prompts with its
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,16 +21,14 @@ from numpy.typing import NDArray
 
 from convert.canvases import Example, NoisyCanvas, add_noise, own_examples, read_examples
 from convert.divergence import kl_nats, log_softmax
+from convert.progress import Progress, silent
 from edge.errors import RequestError
 
 if TYPE_CHECKING:
     import edge
 
 MASK_RATIOS = tuple(n / 10 for n in range(1, 11))
-DEFAULT_COUNT = 64
 _RESAMPLES = 1000
-
-Progress = Callable[[str, int, int], None]  # stage, done, of so many
 
 
 @dataclass(frozen=True)
@@ -100,10 +99,10 @@ def compare(
     reference: str | PathLike[str],
     *others: str | PathLike[str],
     examples: str | PathLike[str] | None = None,
-    count: int = DEFAULT_COUNT,
+    count: int,
     seed: int = 0,
     threads: int | None = None,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> Comparison:
     """Compare model files of one network with the first of them.
 
@@ -125,8 +124,10 @@ def compare(
         if examples is None:
             chosen = list(own_examples(models[0], count, seed))
         else:
-            chosen = read_examples(Path(examples), models[0])[:count]
-        return _compare(paths, models, chosen, seed, progress or _ignore)
+            chosen = list(islice(read_examples(Path(examples), models[0]), count))
+        if not chosen:
+            raise RequestError("there are no examples", path=examples, hint="give a text per line")
+        return _compare(paths, models, chosen, seed, progress)
 
 
 def _compare(
@@ -328,7 +329,3 @@ def _require_one_network(paths: Sequence[str], models: Sequence[edge.Model]) -> 
                     path=path,
                     hint="compare files of the same network",
                 )
-
-
-def _ignore(_stage: str, _done: int, _total: int) -> None:
-    pass

@@ -100,10 +100,9 @@ def command(
 
 def _table(result: Comparison) -> Iterator[str]:
     """A Markdown table with a column per file, aligned for the eye."""
-    rows = list(zip(*(_cells(report) for report in result.files), strict=True))
-    labels = [label for label, _ in _cells_of(result.files[0])]
+    columns = [dict(_cells(report)) for report in result.files]
     names = [Path(report.file).name for report in result.files]
-    lines = [("", *names), *((label, *row) for label, row in zip(labels, rows, strict=True))]
+    lines = [("", *names), *((label, *(c[label] for c in columns)) for label in columns[0])]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for number, (label, *values) in enumerate(lines):
         cells = [f"{value:>{width}}" for value, width in zip(values, widths[1:], strict=True)]
@@ -117,11 +116,7 @@ def _table(result: Comparison) -> Iterator[str]:
     )
 
 
-def _cells(report: FileReport) -> list[str]:
-    return [text for _, text in _cells_of(report)]
-
-
-def _cells_of(report: FileReport) -> Iterator[tuple[str, str]]:
+def _cells(report: FileReport) -> Iterator[tuple[str, str]]:
     """What is said of a file: label and text."""
     commits, answers = report.commits, report.answers
     yield "type", report.type

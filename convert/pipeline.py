@@ -18,6 +18,7 @@ from convert.models import build_spec
 from convert.models.base import Choices, Spec, TensorSpec, ignored
 from convert.outputs import check_free_space, check_targets
 from convert.plan import Plan, make_plan
+from convert.progress import Progress
 from convert.report import ActivationReport, ConversionReport, KeptF16, TensorReport
 from convert.verify import check_keys, compare_activations, verify_file
 from convert.vocabulary import Vocabulary, vocabulary_of
@@ -35,8 +36,6 @@ _OWN_KINDS: dict[str, Kind] = {
     keys.TENSOR_GROUP_SIZE: "u32s",
     keys.TENSOR_HAS_MINIMA: "bools",
 }
-
-Progress = Callable[[str, int, int], None]  # stage, bytes done, bytes of the stage
 
 
 @dataclass(frozen=True)

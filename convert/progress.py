@@ -1,22 +1,29 @@
-"""A progress bar on stderr."""
+"""How far a long work is: who wants to know, and a bar on stderr."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+Progress = Callable[[str, int, int], None]  # stage, done, of so many
+
+
+def silent(_stage: str, _done: int, _total: int) -> None:
+    """Nobody wants to know."""
+
 
 @contextmanager
-def progress_bar(hidden: bool) -> Iterator[Callable[[str, int, int], None] | None]:
-    """A bar on stderr with one line per stage; None when hidden."""
+def progress_bar(hidden: bool) -> Iterator[Progress]:
+    """A bar on stderr with one line per stage; silent when hidden."""
     if hidden:
-        yield None
+        yield silent
         return
     from rich.console import Console
-    from rich.progress import Progress, TaskID
+    from rich.progress import Progress as Bar
+    from rich.progress import TaskID
 
     stages: dict[str, TaskID] = {}
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    with Bar(console=Console(stderr=True), transient=True) as bar:
 
         def progress(stage: str, done: int, total: int) -> None:
             if stage not in stages:

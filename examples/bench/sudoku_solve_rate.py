@@ -9,8 +9,8 @@
 
 Solved means that all 81 cells equal the only solution. The grades tell which technique a puzzle
 needs (see sudoku_puzzles.py), the bands how many givens it has. Every model is measured in a
-process of its own, so that its peak memory is its own. No puzzle is one that examples/train makes:
-that generator has another random stream.
+process of its own, so that its peak memory is its own. examples/train draws its puzzles by another
+generator from another random stream.
 """
 
 from __future__ import annotations

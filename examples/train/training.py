@@ -77,7 +77,7 @@ class Progress:
 
 
 class Training:
-    """A run between two steps. `state` and `restore` make a step after a pause the same."""
+    """A run between two steps; `save` and `resume` put a pause there that changes nothing."""
 
     def __init__(self, task: Task, settings: Settings) -> None:
         settings.check()

@@ -145,7 +145,7 @@ def test_right_answers_are_counted(tmp_path: Path) -> None:
     file = tmp_path / "pairs.txt"
     file.write_text(f"{PUZZLE}\t{solution}\n\n{PUZZLE}\t{wrong}\n")
     sudoku = edge.denoisers.path_of("sudoku")
-    result = compare(sudoku, sudoku, examples=file, threads=1)
+    result = compare(sudoku, sudoku, examples=file, count=9, threads=1)
     assert result.num_examples == 2
     assert [report.answers.score for report in result.files] == [0.5, 0.5]
     # holes alone are masked, the givens stay
@@ -176,7 +176,11 @@ def test_the_command_prints_a_column_per_file(pair: Comparison, edge_convert: Ru
         pytest.param(
             b"1" * 81 + b"\t" + b"1" * 81, "line 1 leaves no position open", id="no holes"
         ),
-        pytest.param(b"." * 80 + b"\t" + b"1" * 81, "line 1 leaves no position", id="lengths"),
+        pytest.param(
+            b"." * 80 + b"\t" + b"1" * 81,
+            "line 1 has a prompt of 80 and an answer of 81 tokens",
+            id="lengths",
+        ),
     ],
 )
 def test_unusable_examples_are_one_clear_line(

@@ -33,12 +33,12 @@ inline bool is_emulated_as(const char* cpu) {
 
 // The step of a loop over sizes: an emulator is twenty times slower and skips some, so does a
 // sanitizer to a lesser degree. Its builds look for bad accesses; all values are checked by others.
-inline int step_of(int when_emulated, int when_sanitized) {
+inline int step_of(int when_emulated, [[maybe_unused]] int when_sanitized) {
     if (emulated_cpu() != nullptr) return when_emulated;
 #ifdef __SANITIZE_ADDRESS__
     return when_sanitized;
 #else
-    return (void)when_sanitized, 1;
+    return 1;
 #endif
 }
 inline int step_of(int when_emulated) { return step_of(when_emulated, (when_emulated + 1) / 2); }

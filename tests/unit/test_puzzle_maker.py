@@ -2,31 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
-from types import ModuleType
-
+import example_programs
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
 Puzzles = tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]
 
 
-def load(path: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"example_{Path(path).stem}", EXAMPLES / path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
-bench = load("bench/sudoku_puzzles.py")
-maker = load("train/puzzle_maker.py")
+bench = example_programs.load("bench/sudoku_puzzles.py")
+maker = example_programs.load("train/puzzle_maker.py")
 
 
 @pytest.fixture(scope="module")
