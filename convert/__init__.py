@@ -19,49 +19,80 @@ __all__ = ["ConversionReport", "convert"]
 def convert(
     source: str | PathLike[str],
     out: str | PathLike[str],
-    type: str = "q8_0",
+    type: str | None = None,
     *,
+    preset: str | None = None,
+    recipe: str | PathLike[str] | None = None,
+    method: str | None = None,
+    bits: float | None = None,
+    size_bytes: int | None = None,
+    group_size: int | None = None,
+    minima: bool | None = None,
+    bf16_activations: Sequence[str] = (),
+    examples: str | PathLike[str] | None = None,
+    seed: int = 0,
     force: bool = False,
     dry_run: bool = False,
     report: str | PathLike[str] | None = None,
+    card: str | PathLike[str] | None = None,
     overrides: Mapping[str, str] | None = None,
     mask_token_id: int | None = None,
-    group_size: int | None = None,
-    minima: bool = True,
-    bf16_activations: Sequence[str] = (),
+    threads: int | None = None,
     progress: Progress = silent,
 ) -> ConversionReport:
     """Convert the checkpoint folder `source` to the GGUF file `out` and verify it.
 
-    `type` is f32, f16, bf16, int8, int4, q8_0 or q4_0; norms, biases and position tables stay f32.
-    `group_size` 128, 64 or 32 is the largest group of int8 (by default a row) and int4 (128) that
-    may share a scale; without `minima` int4 is symmetric. What enters the quantized matrices whose
-    names match a pattern of `bf16_activations` ("*.ffn_down.weight") is not rounded to int8 but to
-    bfloat16. `force`
-    allows `out` and `report` to exist; they are replaced once the new ones are whole and verified.
-    `dry_run` writes nothing.
-    `overrides` are diffusion.*, edge.task and general.name keys.
-    `progress(stage, done_bytes, stage_bytes)` is called as the work goes on. About three times
-    the largest tensor as float32 is held in memory, never the whole model.
+    `type` is f32, f16, bf16, int8, int4, q8_0 (by default) or q4_0; norms, biases and position
+    tables stay f32. A `preset` is small or balanced (int4) or faithful (int8), which int4 and int8
+    take by themselves, balanced and faithful; a `recipe` is a JSON file that says the same in
+    detail. Both run the model: `method` "compensated" rounds weights so that they make good each
+    other's errors for inputs at all noise levels, "nearest" does not. `examples` are texts to run
+    it on, a line each, or a prompt, a tab and its answer; by default the package's own.
+
+    `bits` per weight, or `size_bytes` for the file, is what int4 may take, given to the tensors
+    where it matters most. `group_size` 128, 64 or 32 is the largest group of int8 (by default a
+    row) and int4 (by default 32) that may share a scale; with `minima` int4 is not symmetric. What
+    enters the quantized matrices whose names match a pattern of `bf16_activations`
+    ("*.ffn_down.weight") is not rounded to int8 but to bfloat16.
+
+    `force` allows `out`, `report` (JSON) and `card` (Markdown) to exist; they are replaced once the
+    new ones are whole and verified. `dry_run` writes nothing. `overrides` are diffusion.*,
+    edge.task and general.name keys. The same source, options and seed give the same bytes with any
+    number of `threads` (by default all). What a run with calibration has done is kept beside `out`
+    until it is finished; the same call goes on after a kill. `progress(stage, done, of)` is called
+    as the work goes on.
 
     Raises RequestError for the arguments, ModelNotFoundError, ModelFileError and
     UnsupportedModelError for the checkpoint, and OSError from the disk.
     """
+    from convert.job import Request
     from convert.models.base import Choices
-    from convert.pipeline import Request, parse_settings, run
-    from edge.formats.groups import Choice
+    from convert.parallel import num_cores
+    from convert.pipeline import parse_settings, run
+    from convert.recipe import chosen
 
+    changes = {
+        "type": type,
+        "method": method,
+        "bits": bits,
+        "size_bytes": size_bytes,
+        "group_size": group_size,
+        "minima": minima,
+        "bf16_activations": tuple(bf16_activations) or None,
+    }
     return run(
         Request(
             source=Path(source),
             out=Path(out),
-            type=type,
+            recipe=chosen(preset, None if recipe is None else Path(recipe), changes),
             force=force,
             dry_run=dry_run,
             report=None if report is None else Path(report),
-            groups=Choice(group_size or 0, minima),
-            bf16_activations=tuple(bf16_activations),
+            card=None if card is None else Path(card),
             choices=Choices(mask_token_id, parse_settings(overrides or {})),
+            examples=None if examples is None else Path(examples),
+            seed=seed,
+            threads=num_cores() if threads is None else threads,
             progress=progress,
         )
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     import edge
     from edge.config import ModelConfig
 
+TEXT = Path(__file__).with_name("calibration_text.txt")
 _LARGEST_FILE_BYTES = 64 << 20
 _OWN_LENGTH = 64  # tokens of an answer to an empty prompt
 
@@ -74,6 +76,20 @@ def read_examples(path: Path, model: edge.Model) -> Iterator[Example]:
         yield example
 
 
+def clean_examples(model: edge.Model, path: Path | None, count: int, seed: int) -> list[Example]:
+    """At most `count` examples of the file; without one of the package's own text, or what the
+    model answers to nothing where that cannot be: on a puzzle's canvas, without a tokenizer.
+
+    Raises RequestError for unusable examples, OSError.
+    """
+    if path is None and (model.tokenizer is None or model.config.diffusion.in_place):
+        return list(own_examples(model, count, seed))
+    examples = list(islice(read_examples(path or TEXT, model), count))
+    if not examples:
+        raise RequestError("there are no examples", path=path, hint="give a text per line")
+    return examples
+
+
 def own_examples(model: edge.Model, count: int, seed: int) -> Iterator[Example]:
     """Answers that the model draws from nothing at temperature 1."""
     diffusion = model.config.diffusion
@@ -99,17 +115,59 @@ def add_noise(
     if diffusion.shift_logits:
         spots = spots[spots > 0]  # nothing predicts the first token
     if diffusion.caches:
-        base = 0 if diffusion.block_align == "absolute" else context_length
-        blocks = (spots - base) // diffusion.block_length
+        blocks = _blocks_of(spots, example, config)
         block = random.choice(np.unique(blocks))
         spots = spots[blocks == block]
-        start = max(0, base + int(block) * diffusion.block_length)
-        ids = ids[: start + diffusion.block_length]
-        context_length = start if diffusion.attention == "causal_context" else context_length
+        ids, context_length = _cut(ids, int(block), example, config)
     masked = np.sort(random.permutation(spots)[: max(1, round(ratio * len(spots)))])
     noisy = ids.copy()
     noisy[masked] = diffusion.mask_token_id
     return NoisyCanvas(noisy, masked, masked - diffusion.shift_logits, context_length)
+
+
+def met_canvas(ids: NDArray[np.int32], example: Example, config: ModelConfig) -> NoisyCanvas:
+    """A canvas with masks as the model sees it: of blocks, the first one that has any."""
+    diffusion = config.diffusion
+    masked = np.flatnonzero(ids == diffusion.mask_token_id)
+    context_length = example.context_length
+    if diffusion.caches:
+        block = int(_blocks_of(masked[:1], example, config)[0])
+        ids, context_length = _cut(ids, block, example, config)
+    masked = masked[(masked < len(ids)) & (masked >= int(diffusion.shift_logits))]
+    return NoisyCanvas(ids, masked, masked - diffusion.shift_logits, context_length)
+
+
+def _blocks_of(spots: NDArray[np.intp], example: Example, config: ModelConfig) -> NDArray[np.intp]:
+    """The number of each position's block."""
+    base = 0 if config.diffusion.block_align == "absolute" else example.context_length
+    return (spots - base) // config.diffusion.block_length
+
+
+def _cut(
+    ids: NDArray[np.int32], block: int, example: Example, config: ModelConfig
+) -> tuple[NDArray[np.int32], int]:
+    """The canvas up to the end of a block, and the length of its context."""
+    diffusion, context_length = config.diffusion, example.context_length
+    base = 0 if diffusion.block_align == "absolute" else context_length
+    start = max(0, base + block * diffusion.block_length)
+    if diffusion.attention == "causal_context":
+        context_length = start
+    return ids[: start + diffusion.block_length], context_length
+
+
+def prompt_of(example: Example, config: ModelConfig, seed: tuple[int, int]) -> NDArray[np.int32]:
+    """What is asked: the example's holes; without a prompt half of the canvas, or what follows
+    its first half.
+    """
+    diffusion = config.diffusion
+    ids, holes = example.ids.copy(), example.open
+    if not diffusion.in_place:
+        return np.asarray(ids[: example.context_length or len(ids) // 2])
+    if not example.has_answer:
+        random = np.random.default_rng(seed)
+        holes = random.permutation(holes)[: max(1, len(holes) // 2)]
+    ids[holes] = diffusion.mask_token_id
+    return np.asarray(ids)
 
 
 def _text(model: edge.Model, text: str) -> Example:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, ClassVar
 
 import click
 
@@ -13,6 +15,7 @@ from convert import convert
 from convert.compare_cli import COMPARE
 from convert.compare_cli import command as compare_command
 from convert.progress import progress_bar
+from convert.recipe import METHODS, PRESETS
 from convert.report import ConversionReport
 from edge.exit_codes import guarded, verbose_option
 from edge.formats.groups import GROUP_SIZES, TYPES
@@ -21,7 +24,8 @@ PROGRAM = "edge-convert"
 _EPILOG = """\b
 Examples:
   edge-convert LLaDA-8B-Instruct llada-8b.gguf
-  edge-convert LLaDA-8B-Instruct llada-8b.gguf --type q4_0 --report llada-8b.json
+  edge-convert LLaDA-8B-Instruct llada-8b.gguf --type int4 --report llada-8b.json
+  edge-convert LLaDA-8B-Instruct llada-8b.gguf --type int4 --size 4.2GB --calibrate texts.txt
   edge-convert Qwen3-0.6B-diffusion-bd3lm-v0.1 bd3lm.gguf --set diffusion.attention=block
   edge-convert ./my-model my-model.gguf --dry-run
   edge-convert ./my-model my-model.gguf --set diffusion.threshold=0.95 --set edge.task=sudoku
@@ -29,6 +33,25 @@ Examples:
 
 Every option has an environment variable, EDGE_CONVERT_TYPE for --type and so on.
 """
+
+
+class Bytes(click.ParamType[int]):
+    """A size as people write it."""
+
+    name = "size"
+    _UNITS: ClassVar[dict[str, int]] = {"B": 1, "": 1} | {
+        f"{letter}{i}B": (1024 if i else 1000) ** (number + 1)
+        for number, letter in enumerate("KMGT")
+        for i in ("", "i")
+    }
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Bytes of a text like 1.1GB, 700 MiB or 4096."""
+        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kKMGT]?i?B?)\s*", str(value))
+        unit = match[2].replace("k", "K") if match else None
+        if match is None or unit not in self._UNITS:
+            self.fail(f"{value!r} is no size like 1.1GB, 700MiB or 4096", param, ctx)
+        return round(float(match[1]) * self._UNITS[unit])
 
 
 @click.command(
@@ -44,20 +67,54 @@ Every option has an environment variable, EDGE_CONVERT_TYPE for --type and so on
 @click.option(
     "--type",
     type=click.Choice(TYPES),
-    default="q8_0",
-    show_default=True,
-    help="How weights are stored; norms, biases and position tables stay f32.",
+    help="How weights are stored; norms, biases and position tables stay f32.  [default: q8_0]",
+)
+@click.option(
+    "--preset",
+    type=click.Choice(list(PRESETS)),
+    help="small and balanced are int4, faithful is int8.  [default: what suits --type]",
+)
+@click.option(
+    "--recipe",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    metavar="FILE",
+    help="A JSON file with the recipe that a report tells, changed as you like.",
+)
+@click.option(
+    "--bits",
+    type=click.FloatRange(1, 32),
+    metavar="N",
+    help="Bits per weight that int4 may take, given to the tensors where they matter most.",
+)
+@click.option(
+    "--size",
+    type=Bytes(),
+    metavar="SIZE",
+    help="The same as the size of all weights, e.g. 1.1GB or 700MiB.",
+)
+@click.option(
+    "--method",
+    type=click.Choice(METHODS),
+    help="Round int8 and int4 to nearest, or so that weights make good each other's errors, "
+    "which runs the model.  [default: compensated]",
+)
+@click.option(
+    "--calibrate",
+    "examples",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    metavar="FILE",
+    help="Texts to run the model on: a line is a text, or a prompt, a tab and its answer.  "
+    "[default: the package's own]",
 )
 @click.option(
     "--group-size",
     type=click.Choice([str(size) for size in GROUP_SIZES]),
-    help="The largest group of int8 or int4 weights to share a scale.  [default: a row, 128]",
+    help="The largest group of int8 or int4 weights to share a scale.  [default: a row, 32]",
 )
 @click.option(
     "--minima/--no-minima",
-    default=True,
-    show_default=True,
-    help="Give each group of int4 a minimum beside its scale: less error, 16 bits per group.",
+    default=None,
+    help="Give each group of int4 a minimum beside its scale: 16 bits more per group.",
 )
 @click.option(
     "--bf16-activations",
@@ -72,7 +129,13 @@ Every option has an environment variable, EDGE_CONVERT_TYPE for --type and so on
     "--report",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Write the errors of every tensor and of a forward with int8 activations as JSON.",
+    help="Write the errors of every tensor, and what the file lost against the source, as JSON.",
+)
+@click.option(
+    "--card",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write a model card in Markdown with the same.",
 )
 @click.option(
     "--set",
@@ -88,7 +151,9 @@ Every option has an environment variable, EDGE_CONVERT_TYPE for --type and so on
     metavar="N",
     help="The mask token, where neither config.json nor the tokenizer names it rightly.",
 )
-@click.option("--force", is_flag=True, help="Replace OUT (and the report) if it exists.")
+@click.option("--seed", type=click.IntRange(0, 2**32), default=0, help="Of the calibration.")
+@click.option("--threads", type=click.IntRange(1, 1024), help="[default: all cores]")
+@click.option("--force", is_flag=True, help="Replace OUT (and what is beside it) if it exists.")
 @click.option(
     "--json",
     "as_json",
@@ -101,21 +166,18 @@ Every option has an environment variable, EDGE_CONVERT_TYPE for --type and so on
 def command(
     source: Path,
     out: Path,
-    type: str,
-    group_size: str | None,
-    minima: bool,
-    bf16_activations: tuple[str, ...],
-    dry_run: bool,
-    report: Path | None,
+    size: int | None,
     settings: tuple[str, ...],
-    mask_token_id: int | None,
-    force: bool,
+    group_size: str | None,
     as_json: bool,
     quiet: bool,
+    **options: Any,
 ) -> None:
     """Convert the checkpoint folder SOURCE (config.json, safetensors) to one GGUF file.
 
-    What a type costs the denoiser is told by `edge-convert compare` (see its --help).
+    int8 and int4 run the model to see what its weights meet; that takes a while, and the same
+    command goes on where a killed one stopped. What a type costs the denoiser is told by --report
+    and by `edge-convert compare` (see its --help).
 
     OUT is replaced only when the new file is whole and was compared with SOURCE. Pickled
     checkpoints are refused.
@@ -124,20 +186,15 @@ def command(
         result = convert(
             source,
             out,
-            type,
-            force=force,
-            dry_run=dry_run,
-            report=report,
             overrides=_pairs(settings),
-            mask_token_id=mask_token_id,
             group_size=int(group_size) if group_size else None,
-            minima=minima,
-            bf16_activations=bf16_activations,
+            size_bytes=size,
             progress=progress,
+            **options,
         )
     if as_json:
         click.echo(json.dumps(result.to_json()))
-    elif dry_run:
+    elif result.dry_run:
         click.echo("\n".join(_table(result)))
     if not quiet:
         click.echo(_summary(result), err=True)
@@ -198,6 +255,19 @@ def _summary(result: ConversionReport) -> str:
     if result.ignored:
         lines.append(f"ignored: {', '.join(folded(result.ignored))}")
     lines += [f"note: {note}" for note in result.notes]
+    if result.speed:
+        speed = result.speed
+        lines.append(
+            f"written at {speed.input_mb_per_s:,.0f} MB/s of input; this machine copies memory at "
+            f"{speed.memory_copy_mb_per_s:,.0f}, and reads the source at "
+            f"{speed.read_mb_per_s:,.0f} MB/s"
+        )
+    if result.comparison:
+        file = result.comparison.files[1]
+        lines.append(
+            f"against the source: same likeliest token {file.top1_agreement:.2%}, "
+            f"KL {file.kl_nats:.2g} nats"
+        )
     if result.activations:
         agreement, kl = result.activations.top1_agreement, result.activations.mean_kl_nats
         lines.append(

@@ -8,10 +8,11 @@ committed above the threshold. Then every file answers the same prompts with its
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
-from itertools import islice
+from functools import partial
 from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,13 +20,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from convert.canvases import Example, NoisyCanvas, add_noise, own_examples, read_examples
+from convert.canvases import (
+    Example,
+    NoisyCanvas,
+    add_noise,
+    clean_examples,
+    prompt_of,
+)
+from convert.commits import bound_for, precision_above, precision_within, threshold_for
 from convert.divergence import kl_nats, log_softmax
 from convert.progress import Progress, silent
 from edge.errors import RequestError
 
 if TYPE_CHECKING:
     import edge
+    from edge.config import DiffusionConfig
 
 MASK_RATIOS = tuple(n / 10 for n in range(1, 11))
 _RESAMPLES = 1000
@@ -46,13 +55,15 @@ class Commits:
 
     `precision` is the mean probability under the reference of what is committed, None where
     nothing is. At `recalibrated_threshold` it is that of the reference at its own threshold; None
-    where no threshold gives that.
+    where no threshold gives that. `recalibrated_entropy_bound` is the same for the rule of
+    bounded entropy, from the reference's own bound.
     """
 
     threshold: float
     share: float
     precision: float | None
     recalibrated_threshold: float | None
+    recalibrated_entropy_bound: float
 
 
 @dataclass(frozen=True)
@@ -67,7 +78,10 @@ class Answers:
 
 @dataclass(frozen=True)
 class FileReport:
-    """A file against the reference; `top1_agreement_low` is the lower 95 % bootstrap bound."""
+    """A file against the reference; `top1_agreement_low` is the lower 95 % bootstrap bound,
+    `forward_ms` the median time of a forward with all its logits. `answers` is None where none
+    were asked for.
+    """
 
     file: str
     type: str
@@ -77,8 +91,9 @@ class FileReport:
     top1_agreement: float
     top1_agreement_low: float
     at_ratios: tuple[AtRatio, ...]
+    forward_ms: float = field(compare=False)
     commits: Commits
-    answers: Answers
+    answers: Answers | None
 
 
 @dataclass(frozen=True)
@@ -101,14 +116,16 @@ def compare(
     examples: str | PathLike[str] | None = None,
     count: int,
     seed: int = 0,
+    answers: bool = True,
     threads: int | None = None,
     progress: Progress = silent,
 ) -> Comparison:
     """Compare model files of one network with the first of them.
 
     `examples` is a text file: a line is a text, or a prompt, a tab and its answer; of it, `count`
-    lines are used. Without, the reference draws `count` answers from nothing. All files stay
-    loaded; logits of one canvas, [length, vocab], are held per file.
+    lines are used. Without, they are of the package's own text, or what the reference answers to
+    nothing. With `answers` every file answers the same prompts. All files stay loaded; logits of
+    one canvas, [length, vocab], are held per file.
 
     Raises RequestError for files that do not hold the same network and for unusable examples,
     and what `edge.load` raises.
@@ -121,13 +138,9 @@ def compare(
         paths = [fspath(path) for path in (reference, *others)]
         models = [stack.enter_context(edge.load(path, threads=threads)) for path in paths]
         _require_one_network(paths, models)
-        if examples is None:
-            chosen = list(own_examples(models[0], count, seed))
-        else:
-            chosen = list(islice(read_examples(Path(examples), models[0]), count))
-        if not chosen:
-            raise RequestError("there are no examples", path=examples, hint="give a text per line")
-        return _compare(paths, models, chosen, seed, progress)
+        path = None if examples is None else Path(examples)
+        chosen = clean_examples(models[0], path, count, seed)
+        return _compare(paths, models, chosen, seed, answers, progress)
 
 
 def _compare(
@@ -135,6 +148,7 @@ def _compare(
     models: Sequence[edge.Model],
     examples: Sequence[Example],
     seed: int,
+    answers: bool,
     progress: Progress,
 ) -> Comparison:
     tallies = [_Tally() for _ in models]
@@ -142,18 +156,16 @@ def _compare(
     for done, (number, canvas) in enumerate(_canvases(models[0], examples, seed)):
         progress("forwards", done, total)
         _look(models, tallies, canvas, number)
-    prompts = [_prompt(each, models[0], (seed, number)) for number, each in enumerate(examples)]
-    for done, (prompt, example) in enumerate(zip(prompts, examples, strict=True)):
-        progress("answers", done, len(prompts))
+    for done, example in enumerate(examples if answers else ()):
+        progress("answers", done, len(examples))
+        prompt = prompt_of(example, models[0].config, (seed, done))
         _ask(models, tallies, prompt, example)
-    threshold = models[0].config.diffusion.threshold
-    wanted = tallies[0].precision_above(threshold)
     return Comparison(
         num_examples=len(examples),
         num_positions=len(tallies[0].joined("kl")),
         seed=seed,
         files=tuple(
-            _report(path, model, tally, wanted, seed)
+            _report(path, model, tally, tallies[0], seed)
             for path, model, tally in zip(paths, models, tallies, strict=True)
         ),
     )
@@ -167,6 +179,8 @@ class _Tally:
     same: list[NDArray[np.bool_]] = field(default_factory=list)
     confidence: list[NDArray[np.float64]] = field(default_factory=list)
     under_reference: list[NDArray[np.float64]] = field(default_factory=list)
+    entropy: list[NDArray[np.float64]] = field(default_factory=list)
+    forward_ms: list[float] = field(default_factory=list)
     example: list[int] = field(default_factory=list)  # of each canvas
     agreeing_ids: list[float] = field(default_factory=list)  # of each answer
     nfe: list[int] = field(default_factory=list)
@@ -176,25 +190,27 @@ class _Tally:
         """One array of the canvases of `part`."""
         return np.concatenate(getattr(self, name)[part])
 
-    def precision_above(self, threshold: float) -> float | None:
-        """Mean probability under the reference of what has more confidence than that."""
-        sure = self.joined("confidence") > threshold
-        return float(self.joined("under_reference")[sure].mean()) if sure.any() else None
-
-    def threshold_for(self, precision: float | None) -> float | None:
-        """The lowest threshold at which what is committed has that precision."""
-        if precision is None:
-            return None
-        order = np.argsort(-self.joined("confidence"), kind="stable")
-        confidence = self.joined("confidence")[order]
-        means = np.cumsum(self.joined("under_reference")[order]) / np.arange(1, len(order) + 1)
-        # what is committed at a threshold is a beginning of this order, equals together
-        ends = np.append(np.flatnonzero(np.diff(confidence)), len(confidence) - 1)
-        good = ends[means[ends] >= precision]
-        if not len(good):
-            return None
-        last = good[-1]
-        return float(confidence[last + 1]) if last + 1 < len(confidence) else 0.0
+    def commits(self, diffusion: DiffusionConfig, reference: _Tally) -> Commits:
+        """What the file's own rule commits, and the parameter that is as sound as the reference's
+        own."""
+        confidence, probability = self.joined("confidence"), self.joined("under_reference")
+        threshold = diffusion.threshold
+        wanted = precision_above(
+            reference.joined("confidence"), reference.joined("under_reference"), threshold
+        )
+        sound = partial(precision_within, bound=diffusion.entropy_bound)
+        return Commits(
+            threshold=threshold,
+            share=float((confidence > threshold).mean()),
+            precision=precision_above(confidence, probability, threshold),
+            recalibrated_threshold=threshold_for(confidence, probability, wanted),
+            recalibrated_entropy_bound=bound_for(
+                self.entropy,
+                self.under_reference,
+                diffusion.entropy_bound,
+                sound(reference.entropy, reference.under_reference),
+            ),
+        )
 
     def lower_bound(self, seed: int) -> float:
         """Of the agreement, with whole examples drawn anew."""
@@ -222,7 +238,9 @@ def _look(
 ) -> None:
     reference, best = None, None
     for model, tally in zip(models, tallies, strict=True):
+        begin_ns = time.perf_counter_ns()
         logits = model.logits(canvas.ids, canvas.context_length)[canvas.rows]
+        tally.forward_ms.append((time.perf_counter_ns() - begin_ns) / 1e6)
         says = log_softmax(logits[:, : model.config.num_tokens])
         allowed = says.copy()
         allowed[:, model.config.diffusion.mask_token_id] = -math.inf
@@ -234,22 +252,8 @@ def _look(
         tally.same.append(top == best)
         tally.confidence.append(np.exp(says[lines, top]))
         tally.under_reference.append(np.exp(reference[lines, top]))
+        tally.entropy.append(-(np.exp(says) * says).sum(axis=1))
         tally.example.append(number)
-
-
-def _prompt(example: Example, model: edge.Model, seed: tuple[int, int]) -> NDArray[np.int32]:
-    """What is asked: the example's holes; without a prompt half of the canvas, or what follows
-    its first half.
-    """
-    diffusion = model.config.diffusion
-    ids, holes = example.ids.copy(), example.open
-    if not diffusion.in_place:
-        return np.asarray(ids[: example.context_length or len(ids) // 2])
-    if not example.has_answer:
-        random = np.random.default_rng(seed)
-        holes = random.permutation(holes)[: max(1, len(holes) // 2)]
-    ids[holes] = diffusion.mask_token_id
-    return np.asarray(ids)
 
 
 def _ask(
@@ -274,10 +278,9 @@ def _ask(
 
 
 def _report(
-    path: str, model: edge.Model, tally: _Tally, wanted: float | None, seed: int
+    path: str, model: edge.Model, tally: _Tally, reference: _Tally, seed: int
 ) -> FileReport:
     info = model.info
-    threshold = model.config.diffusion.threshold
     per_ratio = len(tally.kl) // len(MASK_RATIOS)
     parts = [slice(n * per_ratio, (n + 1) * per_ratio) for n in range(len(MASK_RATIOS))]
     return FileReport(
@@ -296,18 +299,18 @@ def _report(
             )
             for ratio, part in zip(MASK_RATIOS, parts, strict=True)
         ),
-        commits=Commits(
-            threshold=threshold,
-            share=float((tally.joined("confidence") > threshold).mean()),
-            precision=tally.precision_above(threshold),
-            recalibrated_threshold=tally.threshold_for(wanted),
-        ),
-        answers=Answers(
-            ids_agreement=float(np.mean(tally.agreeing_ids)),
-            same_answers=float(np.mean(np.equal(tally.agreeing_ids, 1.0))),
-            mean_nfe=float(np.mean(tally.nfe)),
-            score=float(np.mean(tally.right)) if tally.right else None,
-        ),
+        forward_ms=float(np.median(tally.forward_ms)),
+        commits=tally.commits(model.config.diffusion, reference),
+        answers=_answers(tally) if tally.nfe else None,
+    )
+
+
+def _answers(tally: _Tally) -> Answers:
+    return Answers(
+        ids_agreement=float(np.mean(tally.agreeing_ids)),
+        same_answers=float(np.mean(np.equal(tally.agreeing_ids, 1.0))),
+        mean_nfe=float(np.mean(tally.nfe)),
+        score=float(np.mean(tally.right)) if tally.right else None,
     )
 
 

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from convert.card import rows_of, table
 from convert.progress import progress_bar
 from edge.exit_codes import verbose_option
 
 if TYPE_CHECKING:
-    from convert.compare import Comparison, FileReport
+    from convert.compare import Comparison
 
 COMPARE = "compare"
 _EPILOG = """\b
@@ -42,7 +43,7 @@ A line of --examples is a text, or a prompt, a tab and its right answer.
     "--examples",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     metavar="FILE",
-    help="Texts to compare on.  [default: answers that REFERENCE draws from nothing]",
+    help="Texts to compare on.  [default: the package's own; puzzles: what REFERENCE draws]",
 )
 @click.option(
     "--count",
@@ -99,49 +100,9 @@ def command(
 
 
 def _table(result: Comparison) -> Iterator[str]:
-    """A Markdown table with a column per file, aligned for the eye."""
-    columns = [dict(_cells(report)) for report in result.files]
-    names = [Path(report.file).name for report in result.files]
-    lines = [("", *names), *((label, *(c[label] for c in columns)) for label in columns[0])]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for number, (label, *values) in enumerate(lines):
-        cells = [f"{value:>{width}}" for value, width in zip(values, widths[1:], strict=True)]
-        yield f"| {label:<{widths[0]}} | {' | '.join(cells)} |"
-        if number == 0:
-            yield f"| {'-' * widths[0]} | {' | '.join('-' * (w - 1) + ':' for w in widths[1:])} |"
+    yield from table(("", *(Path(report.file).name for report in result.files)), rows_of(result))
     yield ""
     yield (
         f"{result.num_examples} texts, {result.num_positions:,} masked positions, "
         f"seed {result.seed}; the first file is the reference"
     )
-
-
-def _cells(report: FileReport) -> Iterator[tuple[str, str]]:
-    """What is said of a file: label and text."""
-    commits, answers = report.commits, report.answers
-    yield "type", report.type
-    yield "MiB", f"{report.size_bytes / 2**20:.2f}"
-    yield "bits per weight", f"{report.bits_per_weight:.2f}"
-    for at in report.at_ratios:
-        yield f"KL in nats, {at.mask_ratio:.0%} masked", f"{at.kl_nats:.3g}"
-    for at in report.at_ratios:
-        yield f"same likeliest token, {at.mask_ratio:.0%} masked", _percent(at.top1_agreement)
-    yield "KL in nats, all", f"{report.kl_nats:.3g}"
-    yield "same likeliest token, all", _percent(report.top1_agreement)
-    yield "at least (95 % bootstrap)", _percent(report.top1_agreement_low)
-    yield "commit threshold", f"{commits.threshold:.3g}"
-    yield "committed in a step", _percent(commits.share)
-    yield "  its probability under the reference", _percent(commits.precision)
-    recalibrated = commits.recalibrated_threshold
-    yield (
-        "threshold as sound as the reference's",
-        "-" if recalibrated is None else f"{recalibrated:.3f}",
-    )
-    yield "same ids in whole answers", _percent(answers.ids_agreement)
-    yield "same whole answers", _percent(answers.same_answers)
-    yield "right answers", _percent(answers.score)
-    yield "mean forwards of an answer", f"{answers.mean_nfe:.2f}"
-
-
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{share:.2%}"

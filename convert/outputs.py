@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from edge.errors import RequestError
@@ -11,14 +12,17 @@ from edge.errors import RequestError
 _MIB = 1 << 20
 
 
-def check_targets(source: Path, out: Path, report: Path | None, *, force: bool) -> None:
-    """Raise RequestError when the output or the report cannot or must not be written."""
-    for target in filter(None, (out, report)):
+def check_targets(source: Path, out: Path, texts: Sequence[Path], *, force: bool) -> None:
+    """Raise RequestError when the output, the report or the card cannot or must not be written."""
+    targets = (out, *texts)
+    for number, target in enumerate(targets):
         _check_target(target, source, force)
-    if report and report.resolve() == out.resolve():
-        raise RequestError(
-            "the output and the report are one file", path=report, hint="give another name"
-        )
+        if target.resolve() in {other.resolve() for other in targets[:number]}:
+            raise RequestError(
+                "two of the output, the report and the card are one file",
+                path=target,
+                hint="give another name",
+            )
 
 
 def check_free_space(out: Path, needed_bytes: int) -> None:

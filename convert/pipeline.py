@@ -4,100 +4,35 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import nullcontext
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from convert.checkpoint import Checkpoint, hash_file, open_checkpoint
-from convert.metadata import SETTINGS, Entry, Kind, describe, summary, text_is_storable
+from convert.card import model_card
+from convert.checkpoint import hash_file, open_checkpoint
+from convert.job import Job, Outcome, Request
+from convert.metadata import SETTINGS, Entry, describe, summary
 from convert.models import build_spec
-from convert.models.base import Choices, Spec, TensorSpec, ignored
+from convert.models.base import Rows, ignored
 from convert.outputs import check_free_space, check_targets
-from convert.plan import Plan, make_plan
-from convert.progress import Progress
-from convert.report import ActivationReport, ConversionReport, KeptF16, TensorReport
+from convert.parallel import in_order
+from convert.plan import Plan, PlannedTensor, make_plan
+from convert.progress import counted
+from convert.report import ConversionReport, KeptF16, Speed, TensorReport
+from convert.speed import machine_speed
 from convert.verify import check_keys, compare_activations, verify_file
-from convert.vocabulary import Vocabulary, vocabulary_of
-from convert.writers.gguf import write_gguf
+from convert.vocabulary import vocabulary_of
+from convert.writers.gguf import encoded, write_gguf
 from edge.errors import RequestError
-from edge.formats import groups, keys
 from edge.formats.atomic_file import replacing
 
-REVISION = 1  # raised when the same checkpoint and options give other bytes
-_HEADER_BYTES_PER_ENTRY = 256  # name, type, shape, offset: generously
-
-_OWN_KINDS: dict[str, Kind] = {
-    keys.TENSOR_NAMES: "strings",
-    keys.TENSOR_COLS: "u32s",
-    keys.TENSOR_GROUP_SIZE: "u32s",
-    keys.TENSOR_HAS_MINIMA: "bools",
-}
-
-
-@dataclass(frozen=True)
-class Request:
-    """The caller's wishes, paths as given."""
-
-    source: Path
-    out: Path
-    type: str
-    force: bool
-    dry_run: bool
-    report: Path | None
-    choices: Choices
-    groups: groups.Choice
-    bf16_activations: tuple[str, ...]  # patterns of names
-    progress: Progress
-
-
-@dataclass(frozen=True)
-class Job:
-    """A request once the checkpoint is known: everything that will be in the file."""
-
-    request: Request
-    checkpoint: Checkpoint
-    spec: Spec
-    vocabulary: Vocabulary
-    plan: Plan
-    source_sha256: str | None = None
-
-    @property
-    def entries(self) -> dict[str, Entry]:
-        """All keys of the file, in file order."""
-        entries = [Entry(keys.ARCHITECTURE, "string", self.spec.architecture)]
-        name = self.request.source.resolve().name
-        if text_is_storable(name):
-            entries.append(Entry(keys.NAME, "string", name))
-        entries += self.spec.entries
-        entries += self.vocabulary.entries
-        entries += _texts(self.checkpoint)
-        entries += _own_layouts(self.plan)
-        if self.plan.bf16_activations:
-            entries.append(Entry(keys.BF16_ACTIVATIONS, "strings", self.plan.bf16_activations))
-        entries += _provenance(self.checkpoint, self.plan.type, self.source_sha256)
-        return {entry.key: entry for entry in entries} | dict(self.request.choices.settings)
-
-    @property
-    def needed_bytes(self) -> int:
-        """The size of the file, overestimated a little."""
-        entries = self.entries
-        texts = sum(entry.text_bytes for entry in entries.values())
-        num_headers = len(self.plan.tensors) + len(entries)
-        # a token costs its type too
-        return self.plan.data_bytes + 2 * texts + num_headers * _HEADER_BYTES_PER_ENTRY
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What the user should know."""
-        return tuple(filter(None, (*self.spec.notes, self.vocabulary.note)))
-
-    def load(self, tensor: TensorSpec) -> NDArray[np.float32]:
-        """The tensor's values in the runtime's order."""
-        return tensor.load(self.checkpoint)
+_WORTH_TIMING = 256 << 20  # bytes
 
 
 def parse_settings(overrides: Mapping[str, str]) -> dict[str, Entry]:
@@ -122,84 +57,85 @@ def run(request: Request) -> ConversionReport:
     Raises EdgeError children and OSError.
     """
     if not request.dry_run:
-        check_targets(request.source, request.out, request.report, force=request.force)
+        check_targets(request.source, request.out, request.texts, force=request.force)
     checkpoint = open_checkpoint(request.source)
     spec = build_spec(checkpoint, request.choices)
-    plan = make_plan(spec, request.type, request.groups, request.bf16_activations)
+    plan = make_plan(spec, request.recipe)
     vocabulary = vocabulary_of(checkpoint, spec.num_rows)
     planned = Job(request, checkpoint, spec, vocabulary, plan)
     check_keys(request.out, planned.entries.values())
     if request.dry_run:
         return _report(planned)
-    counted = _counted(request.progress, "hash", checkpoint.num_bytes)
-    job = replace(planned, source_sha256=checkpoint.sha256(counted))
+    hashed = counted(request.progress, "hash", checkpoint.num_bytes)
+    job = replace(planned, source_sha256=checkpoint.sha256(hashed))
     check_free_space(request.out, job.needed_bytes)
-    return _write(job)
+    if not request.recipe.is_calibrated and not request.is_compared:
+        return _write(job, Outcome(plan, partial(nearest, job)))
+    from convert.calibration.run import calibrated
+
+    with calibrated(job, partial(nearest, job)) as outcome:
+        return _write(replace(job, plan=outcome.plan, measured=outcome.entries), outcome)
 
 
-def _write(job: Job) -> ConversionReport:
-    target = job.request.report
-    # The report takes its name last: a report never stands beside an older model.
-    report_file = replacing(target) if target else nullcontext()
-    with report_file as report_partial, replacing(job.request.out) as partial:
-        report = _write_and_verify(job, partial)
-        if report_partial:
-            text = json.dumps(report.to_json(), indent=1) + "\n"
-            report_partial.write_text(text, encoding="utf-8")
+def nearest(job: Job, tensor: PlannedTensor) -> Iterator[NDArray[np.uint8]]:
+    """A tensor's bytes piece by piece, its values rounded to nearest."""
+
+    def work(rows: Rows) -> NDArray[np.uint8]:
+        return encoded(tensor, job.load(tensor.spec, rows))
+
+    return in_order(work, tensor.spec.parts, job.request.threads)
+
+
+def _write(job: Job, outcome: Outcome) -> ConversionReport:
+    request = job.request
+    # The report and the card take their names last: they never stand beside an older model.
+    with ExitStack() as stack:
+        texts = [stack.enter_context(replacing(path)) for path in request.texts]
+        file = stack.enter_context(replacing(request.out))
+        report = _write_and_verify(job, outcome, file)
+        for target, text in zip(request.texts, texts, strict=True):
+            content = json.dumps(report.to_json(), indent=1) + "\n"
+            content = model_card(report) if target == request.card else content
+            text.write_text(content, encoding="utf-8")
     return report
 
 
-def _write_and_verify(job: Job, partial: Path) -> ConversionReport:
-    entries, plan, progress = job.entries.values(), job.plan, job.request.progress
-    counted = _counted(progress, "write", plan.tensor_bytes)
-    write_gguf(partial, entries, plan, job.load, counted)
-    counted = _counted(progress, "verify", plan.tensor_bytes)
-    tensors = verify_file(partial, entries, plan, job.load, counted)
-    activations = compare_activations(partial, entries) if job.request.report else None
-    return _report(job, tensors, activations, partial)
+def _write_and_verify(job: Job, outcome: Outcome, file: Path) -> ConversionReport:
+    entries, plan, request = job.entries.values(), job.plan, job.request
+    begun = time.monotonic()
+    written = counted(request.progress, "write", plan.tensor_bytes)
+    write_gguf(file, entries, plan, outcome.parts, written)
+    seconds = time.monotonic() - begun
+    verified = counted(request.progress, "verify", plan.tensor_bytes)
+    tensors = verify_file(file, entries, plan, job.load, verified, request.threads)
+    report = replace(
+        _report(job),
+        size_bytes=file.stat().st_size,
+        tensors=tensors,
+        sha256=_sha256(file),
+        dry_run=False,
+        speed=_speed(job, seconds),
+    )
+    if not request.texts:
+        return report
+    report = replace(report, activations=compare_activations(file, entries))
+    if outcome.reference is None:
+        return report
+    from convert.calibration.run import compared
+
+    return replace(report, comparison=compared(job, outcome.reference, file))
 
 
-def _counted(progress: Progress, stage: str, total: int) -> Callable[[int], None]:
-    """A function that takes the bytes done since the last call and tells `progress` the sum."""
-    done = 0
-
-    def advance(num_bytes: int) -> None:
-        nonlocal done
-        done += num_bytes
-        progress(stage, done, total)
-
-    advance(0)
-    return advance
+def _speed(job: Job, seconds: float) -> Speed | None:
+    """None for a source that is read and written too fast to tell."""
+    num_bytes = job.checkpoint.num_bytes
+    if num_bytes < _WORTH_TIMING:
+        return None
+    return Speed(num_bytes / 1e6 / seconds, *machine_speed(job.checkpoint))
 
 
-def _texts(checkpoint: Checkpoint) -> Iterator[Entry]:
-    if checkpoint.tokenizer:
-        yield Entry(keys.TOKENIZER_JSON, "string", checkpoint.tokenizer.json)
-    if checkpoint.chat_template:
-        yield Entry(keys.CHAT_TEMPLATE, "string", checkpoint.chat_template)
-
-
-def _own_layouts(plan: Plan) -> Iterator[Entry]:
-    tensors = ((t.spec.target, t.spec.shape[-1], t.layout) for t in plan.tensors)
-    for key, values in groups.own_layouts(tensors).items():
-        yield Entry(key, _OWN_KINDS[key], tuple(values))
-
-
-def _provenance(checkpoint: Checkpoint, type: str, sha256: str | None) -> Iterator[Entry]:
-    yield Entry(keys.SOURCE_ARCHITECTURE, "string", checkpoint.architecture)
-    if sha256 is not None:
-        yield Entry(keys.SOURCE_SHA256, "string", sha256)
-    yield Entry(keys.CONVERSION_TYPE, "string", type)
-    yield Entry(keys.CONVERSION_REVISION, "u32", REVISION)
-
-
-def _report(
-    job: Job,
-    tensors: tuple[TensorReport, ...] | None = None,
-    activations: ActivationReport | None = None,
-    written: Path | None = None,
-) -> ConversionReport:
-    """`written` is the finished file; without it, as in a dry run, sizes are the plan's."""
+def _report(job: Job) -> ConversionReport:
+    """Of what is planned."""
     plan = job.plan
     return ConversionReport(
         source=str(job.request.source),
@@ -207,21 +143,20 @@ def _report(
         source_architecture=job.checkpoint.architecture,
         architecture=job.spec.architecture,
         type=plan.type,
+        recipe=job.request.recipe.to_json(),
         source_bytes=job.checkpoint.num_bytes,
-        size_bytes=written.stat().st_size if written else plan.data_bytes,
+        size_bytes=plan.data_bytes,
         tensor_bytes=plan.tensor_bytes,
         num_weights=plan.num_values,
         bits_per_weight=plan.bits_per_weight,
-        tensors=tensors or _planned_tensors(plan),
+        tensors=_planned_tensors(plan),
         kept_f16=tuple(KeptF16(t.spec.target, t.kept_f16_because) for t in plan.kept_f16),
         bf16_activations=plan.bf16_activations,
         keys=summary(job.entries),
         ignored=tuple(sorted(ignored(job.checkpoint))),
         notes=job.notes,
-        activations=activations,
         source_sha256=job.source_sha256,
-        sha256=_sha256(written) if written else None,
-        dry_run=written is None,
+        dry_run=True,
     )
 
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from convert.models.base import Spec, TensorSpec
+from convert.recipe import Recipe
 from edge.errors import RequestError
 from edge.formats.groups import (
-    DEFAULT,
     GROUP_SIZES,
     OWN_TYPES,
-    TYPES,
     Choice,
     Layout,
     layout_for,
@@ -30,6 +29,7 @@ class PlannedTensor:
     spec: TensorSpec
     layout: Layout
     kept_f16_because: str = ""
+    is_compensated: bool = False  # its weights make good each other's errors
 
     @property
     def type(self) -> str:
@@ -91,18 +91,22 @@ class Plan:
         return tuple(tensor for tensor in self.tensors if tensor.kept_f16_because)
 
 
-def make_plan(
-    spec: Spec, type: str, choice: Choice = DEFAULT, bf16_activations: Sequence[str] = ()
-) -> Plan:
-    """Give each tensor of `spec` its type. Raises RequestError for one that cannot be.
+def make_plan(spec: Spec, recipe: Recipe) -> Plan:
+    """Give each tensor of `spec` its type. Raises RequestError for one that cannot be."""
+    _check_choice(recipe.type, recipe.groups)
+    for pattern in recipe.tensors:
+        if not fnmatch.filter((tensor.target for tensor in spec.tensors), pattern):
+            raise RequestError(
+                f"a type for {pattern!r}, which is no tensor",
+                hint=f"names are like {spec.tensors[-1].target}",
+            )
+    tensors = tuple(_planned(tensor, recipe) for tensor in spec.tensors)
+    return Plan(recipe.type, tensors, tuple(_matching(tensors, recipe.bf16_activations)))
 
-    `bf16_activations` are patterns of names, as a shell has them.
-    """
-    if type not in TYPES:
-        raise RequestError(f"unknown type {type!r}", hint=f"known types: {', '.join(TYPES)}")
-    _check_choice(type, choice)
-    tensors = tuple(_planned(tensor, type, choice) for tensor in spec.tensors)
-    return Plan(type, tensors, tuple(_matching(tensors, bf16_activations)))
+
+def lossless_plan(spec: Spec, types: Callable[[TensorSpec], str]) -> Plan:
+    """Give each tensor the float type that holds the source's values exactly."""
+    return Plan("f32", tuple(PlannedTensor(each, _plain(types(each))) for each in spec.tensors))
 
 
 def _matching(tensors: Sequence[PlannedTensor], patterns: Sequence[str]) -> Iterator[str]:
@@ -128,19 +132,26 @@ def _check_choice(type: str, choice: Choice) -> None:
     if choice.largest_group and type not in OWN_TYPES:
         known = " and ".join(OWN_TYPES)
         raise RequestError(f"{type} has groups of its own", hint=f"only {known} have a group size")
-    if choice.has_minima != DEFAULT.has_minima and type != "int4":
+    if choice.has_minima and type != "int4":
         raise RequestError(f"{type} has no choice of minima", hint="only int4 has")
 
 
-def _planned(spec: TensorSpec, type: str, choice: Choice) -> PlannedTensor:
-    cols = spec.shape[-1]
+def _planned(spec: TensorSpec, recipe: Recipe) -> PlannedTensor:
     if spec.role in _STAY_FLOAT:
         return PlannedTensor(spec, _plain("f32"))
-    layout = layout_for(type, cols, choice)
+    type, cols = _type_of(spec, recipe), spec.shape[-1]
+    layout = layout_for(type, cols, recipe.groups if type == recipe.type else Choice(0, False))
     if layout is not None:
         return PlannedTensor(spec, layout)
     because = f"groups of {smallest_group(type)} do not divide {cols} columns"
     return PlannedTensor(spec, _plain("f16"), because)
+
+
+def _type_of(spec: TensorSpec, recipe: Recipe) -> str:
+    matching = (
+        type for name, type in recipe.tensors.items() if fnmatch.fnmatchcase(spec.target, name)
+    )
+    return next(matching, recipe.type)
 
 
 def _plain(type: str) -> Layout:

@@ -12,6 +12,19 @@ def silent(_stage: str, _done: int, _total: int) -> None:
     """Nobody wants to know."""
 
 
+def counted(progress: Progress, stage: str, total: int) -> Callable[[int], None]:
+    """A function that takes what was done since the last call and tells `progress` the sum."""
+    done = 0
+
+    def advance(more: int) -> None:
+        nonlocal done
+        done += more
+        progress(stage, done, total)
+
+    advance(0)
+    return advance
+
+
 @contextmanager
 def progress_bar(hidden: bool) -> Iterator[Progress]:
     """A bar on stderr with one line per stage; silent when hidden."""

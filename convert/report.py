@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from convert.compare import Comparison
 
 
 @dataclass(frozen=True)
@@ -50,10 +53,23 @@ class ActivationReport:
 
 
 @dataclass(frozen=True)
+class Speed:
+    """Of writing: MB of input per second, beside what this machine copies in memory, and reads of
+    the source, without doing anything to it.
+    """
+
+    input_mb_per_s: float
+    memory_copy_mb_per_s: float
+    read_mb_per_s: float
+
+
+@dataclass(frozen=True)
 class ConversionReport:
     """What `convert` returns. Paths are as the caller gave them.
 
-    `ignored` are tensors of the source that carry nothing, `notes` sentences for the user.
+    `comparison` is with the source in float: of types that are calibrated, with a card, or with
+    examples. `ignored` are tensors
+    of the source that carry nothing, `notes` sentences for the user.
     """
 
     source: str
@@ -61,6 +77,7 @@ class ConversionReport:
     source_architecture: str
     architecture: str
     type: str
+    recipe: dict[str, Any]
     source_bytes: int
     size_bytes: int
     tensor_bytes: int
@@ -73,6 +90,8 @@ class ConversionReport:
     ignored: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     activations: ActivationReport | None = None
+    comparison: Comparison | None = None
+    speed: Speed | None = None
     source_sha256: str | None = None
     sha256: str | None = None
     dry_run: bool = False

@@ -6,6 +6,7 @@ library has no bfloat16 for numpy and does not tell offsets.
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,18 +35,25 @@ class StoredTensor:
     offset: int
     num_bytes: int
 
-    def values(self) -> NDArray[np.float32]:
-        """The values widened exactly to float32, in the tensor's shape.
+    def values(self, first_row: int = 0, num_rows: int | None = None) -> NDArray[np.float32]:
+        """The values of some rows, or all, widened exactly to float32.
 
-        Raises UnsupportedModelError for a dtype other than F32, F16 and BF16, and ModelFileError
-        when a value is not finite.
+        A row is an element of the first dimension. Raises UnsupportedModelError for a dtype other
+        than F32, F16 and BF16, and ModelFileError when a value is not finite.
         """
-        values = _widened(self._raw()).reshape(self.shape)
+        if not self.shape:
+            return self._values(0, ())
+        count = self.shape[0] - first_row if num_rows is None else num_rows
+        return self._values(first_row, (count, *self.shape[1:]))
+
+    def _values(self, first_row: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        skipped = first_row * math.prod(shape[1:])
+        values = _widened(self._raw(skipped, math.prod(shape))).reshape(shape)
         # min and max carry a NaN through and need no second array of the tensor's size
         if not (np.isfinite(values.min()) and np.isfinite(values.max())):
-            first = int(np.flatnonzero(~np.isfinite(values))[0])
+            first = skipped + int(np.flatnonzero(~np.isfinite(values))[0])
             place = ", ".join(map(str, np.unravel_index(first, self.shape)))
-            reason = f"tensor '{self.name}' holds {values.flat[first]} at [{place}]"
+            reason = f"tensor '{self.name}' holds {values.flat[first - skipped]} at [{place}]"
             raise ModelFileError(self.path, None, reason, hint=_HINT)
         return values
 
@@ -59,8 +67,8 @@ class StoredTensor:
             sizes = range(self.num_bytes, 0, -_PIECE_BYTES)
             return all(_piece(mine, left) == _piece(theirs, left) for left in sizes)
 
-    def _raw(self) -> NDArray[np.generic]:
-        """The stored values, flat; bfloat16 as uint16.
+    def _raw(self, skipped: int, count: int) -> NDArray[np.generic]:
+        """`count` stored values after the first `skipped`; bfloat16 as uint16.
 
         They are read, not mapped: a mapped file that shrinks meanwhile kills the process.
         """
@@ -71,8 +79,8 @@ class StoredTensor:
                 hint=f"save the checkpoint as one of {', '.join(_NUMPY_TYPES)}",
             )
         dtype = np.dtype(_NUMPY_TYPES[self.dtype])
-        count = self.num_bytes // dtype.itemsize
-        values = np.fromfile(self.path, dtype, count, offset=self.offset)
+        offset = self.offset + skipped * dtype.itemsize
+        values = np.fromfile(self.path, dtype, count, offset=offset)
         if len(values) < count:
             raise _changed(self.path, self.name)
         return values

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from edge._native import CancelFlag
 from edge.backends.base import Backend, Cache, Draws, Mask, StepRequest
 from edge.canvas import Block, Canvas, RowStats
-from edge.config import ModelConfig
+from edge.config import DiffusionConfig, ModelConfig
 from edge.credit import Credit
 from edge.dual_cache import DualCache
 
@@ -30,6 +30,16 @@ class Candidates:
     seed: int = 0
     forbid_eos: bool = False
     mask_is_a_token: bool = False
+
+
+def attention_of(diffusion: DiffusionConfig, context_length: int) -> Mask:
+    """The model's own attention for a text whose first ``context_length`` ids are given."""
+    if diffusion.attention == "block":
+        origin = context_length if diffusion.block_align == "prompt_end" else 0
+        return Mask("block", diffusion.block_length, origin)
+    if diffusion.attention == "causal_context":
+        return Mask("causal_context", origin=context_length)
+    return Mask()
 
 
 class Engine:
@@ -62,13 +72,7 @@ class Engine:
 
     def mask(self, context_length: int) -> Mask:
         """The model's own attention for a text whose first ``context_length`` ids are given."""
-        diffusion = self.config.diffusion
-        if diffusion.attention == "block":
-            origin = context_length if diffusion.block_align == "prompt_end" else 0
-            return Mask("block", diffusion.block_length, origin)
-        if diffusion.attention == "causal_context":
-            return Mask("causal_context", origin=context_length)
-        return Mask()
+        return attention_of(self.config.diffusion, context_length)
 
     def _draws(self, candidates: Candidates) -> Draws:
         diffusion = self.config.diffusion

@@ -281,7 +281,13 @@ class Model:
         self, prompt_ids: Sequence[int] | NDArray[np.integer[Any]], **options: Any
     ) -> Result:
         """Answer ids with ids; needs no tokenizer. Options and errors as for ``generate``."""
-        return _last(self._run(self._checked_ids(prompt_ids), options, time.monotonic_ns()))
+        return _last(self.stream_ids(prompt_ids, **options))
+
+    def stream_ids(
+        self, prompt_ids: Sequence[int] | NDArray[np.integer[Any]], **options: Any
+    ) -> Iterator[Draft | Commit | Done]:
+        """Answer ids step by step; needs no tokenizer. Options and errors as for ``generate``."""
+        return self._run(self._checked_ids(prompt_ids), options, time.monotonic_ns())
 
     def logits(
         self, ids: Sequence[int] | NDArray[np.integer[Any]], context_length: int = 0

@@ -8,6 +8,7 @@
 #include <stdexcept>
 #include <system_error>
 
+#include "calibration_bindings.h"
 #include "denoiser.h"
 #include "dispatch.h"
 #include "errors.h"
@@ -391,4 +392,5 @@ PYBIND11_MODULE(_native, m) {
     edge::register_files(m);
     edge::register_step_types(m);
     edge::register_denoiser(m);
+    edge::register_calibration(m);
 }

@@ -9,6 +9,7 @@
 #include "errors.h"
 #include "dispatch.h"
 #include "quantize.h"
+#include "scratch.h"
 #include "tensors.h"
 
 namespace edge {
@@ -30,27 +31,6 @@ int64_t num_stored(const StepInput& input) {
 std::string layer_name(int64_t index) { return "layer " + std::to_string(index); }
 
 }  // namespace
-
-// Reused between steps, so that a step allocates only when it is larger than those before.
-struct Denoiser::Scratch {
-    explicit Scratch(const AttentionShape& shape) : key_blocks(shape), attention(shape) {}
-
-    StepClock clock;
-    std::vector<float> hidden;        // [active, hidden_size]
-    std::vector<float> queries;       // [active, query_width]
-    std::vector<float> attended;      // [active, query_width]
-    std::vector<float> projected;     // [active, hidden_size]
-    std::vector<float> gate, up;      // [active, feed_forward_size]
-    std::vector<float> keys, values;  // [1 or num_layers, active, kv_width]
-    int64_t shadow_stride = 0;        // floats per layer of keys; 0 when layers share
-    bool stores_at_once = false;      // into slots that nobody sees before the step has completed
-    std::vector<int32_t> all_rows;    // 0..active-1
-    KeyBlocks key_blocks;
-    LinearInput input;
-    std::vector<float> unguided;  // [head rows, hidden_size] of the guidance's canvas
-    Attention attention;
-    Head head;
-};
 
 Denoiser::Denoiser(std::shared_ptr<const ModelFile> file, const DenoiserShape& shape,
                    const EngineOptions& options)
@@ -258,6 +238,7 @@ void Denoiser::run_attention(const Machine& machine, const Layer& layer, int64_t
     const int64_t rows = static_cast<int64_t>(input.ids.size());
     const int64_t width = shape_.query_width();
     normalise(machine, layer.attention_norm, s.all_rows, layer.input_sums(), layer_name(index));
+    if (s.seen != nullptr) s.seen->attention = s.input.values();
     charge_input();
     s.queries.resize(static_cast<size_t>(rows * width));
     s.attended.resize(s.queries.size());
@@ -281,6 +262,7 @@ void Denoiser::run_attention(const Machine& machine, const Layer& layer, int64_t
     };
     if (!s.input.fill(machine, static_cast<int>(rows), width, layer.attention_output.sums(), copy))
         throw NumericFault("non-finite numbers leave the attention of " + layer_name(index));
+    if (s.seen != nullptr) s.seen->attention_output = s.input.values();
     charge_input();
     s.projected.resize(static_cast<size_t>(rows * shape_.hidden_size));
     multiply(machine, s.input, {{&layer.attention_output, s.projected.data(), shape_.hidden_size}});
@@ -319,6 +301,7 @@ void Denoiser::run_feed_forward(const Machine& machine, const Layer& layer, int6
     const int64_t wide = shape_.feed_forward_size;
     normalise(machine, layer.feed_forward_norm, s.all_rows, layer.gate_sums(),
               "the feed-forward part of " + layer_name(index));
+    if (s.seen != nullptr) s.seen->feed_forward = s.input.values();
     charge_input();
     s.gate.resize(static_cast<size_t>(rows * wide));
     s.up.resize(s.gate.size());
@@ -330,6 +313,7 @@ void Denoiser::run_feed_forward(const Machine& machine, const Layer& layer, int6
     };
     if (!s.input.fill(machine, static_cast<int>(rows), wide, layer.down.sums(), activate))
         throw NumericFault("non-finite numbers in the feed-forward part of " + layer_name(index));
+    if (s.seen != nullptr) s.seen->down = s.input.values();
     charge_input();
     multiply(machine, s.input, {{&layer.down, s.projected.data(), shape_.hidden_size}});
     s.clock.charge(&StepTimes::gemm_ns);

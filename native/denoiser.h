@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -14,6 +15,7 @@
 #include "key_blocks.h"
 #include "kv_cache.h"
 #include "layer.h"
+#include "layerwise.h"
 #include "linear.h"
 #include "model_file.h"
 #include "panel_file.h"
@@ -58,10 +60,23 @@ public:
     // Logits [rows, vocab_size] of a forward without cache over positions 0..ids-1.
     void logits(const std::vector<int32_t>& ids, const AttentionMask& mask, float* out);
 
+    // The parts of `logits`, for calibration; hidden states are [rows, hidden_size].
+    std::vector<float> embedded(const std::vector<int32_t>& ids);
+    void run_layer(int64_t index, const AttentionMask& mask, std::vector<float>& hidden,
+                   LayerInputs* seen);
+    std::vector<float> head_inputs(const std::vector<float>& hidden);
+    void head_logits(const std::vector<float>& hidden, float* out);
+
+    // From now on multiply by the matrix of that name in `file`. An embedding is replaced where it
+    // is the head only. Throws like the constructor.
+    void replace(const std::string& name, std::shared_ptr<const ModelFile> file);
+
 private:
     struct Scratch;
 
     Machine machine();
+    WeightMatrix* find_matrix(const std::string& name);
+    void take_hidden(const std::vector<float>& hidden);
     void require_panels() const;
     bool run_layers(const StepInput& input, const std::vector<int32_t>& ids, StepOutput& output);
     bool run_guided(const StepInput& input, StepOutput& output);
@@ -84,6 +99,7 @@ private:
     void publish(const StepInput& input);
 
     std::shared_ptr<const ModelFile> file_;
+    std::map<std::string, std::shared_ptr<const ModelFile>> replaced_;
     DenoiserShape shape_;
     const KernelTable& kernels_;
     Activations activations_;

@@ -40,7 +40,8 @@ def converted(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         key = (source, type)
         if key not in files:
             files[key] = folder / f"{len(files)}-{source.name}-{type}.gguf"
-            convert(source, files[key], type)
+            groups = {"group_size": 128, "minima": True} if type == "int4" else {}
+            convert(source, files[key], type, method="nearest", **groups)
         return files[key]
 
     return model_file

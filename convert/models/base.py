@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,7 +21,16 @@ Role = Literal["norm", "bias", "embedding", "head", "linear", "table"]
 # Tables that a model makes from its settings and old checkpoints store nevertheless.
 _IGNORED_SUFFIXES = (".rotary_emb.inv_freq",)
 _MOST_NAMES = 100
+_PART_VALUES = 1 << 21  # 8 MiB in float32
 _CONFIG_HINT = "correct config.json or fetch it again"
+
+
+@dataclass(frozen=True)
+class Rows:
+    """`count` neighbouring rows of a tensor."""
+
+    first: int
+    count: int
 
 
 @dataclass(frozen=True)
@@ -38,10 +48,26 @@ class TensorSpec:
         """How many values the tensor has."""
         return int(np.prod(self.shape, dtype=np.int64))
 
-    def load(self, checkpoint: Checkpoint) -> NDArray[np.float32]:
-        """The values in the runtime's order, `shape`. Raises ModelFileError if not finite."""
-        values = checkpoint.tensors[self.source].values()
-        return pair_rope_rows(values, self.rope_heads) if self.rope_heads else values
+    @property
+    def parts(self) -> list[Rows]:
+        """Neighbouring rows that fit in memory well, whole heads, in order."""
+        if len(self.shape) < 2:
+            return [Rows(0, self.shape[0])]
+        num_rows = self.shape[0]
+        unit = num_rows // (self.rope_heads or num_rows)
+        step = max(1, _PART_VALUES // (unit * math.prod(self.shape[1:]))) * unit
+        return [Rows(first, min(step, num_rows - first)) for first in range(0, num_rows, step)]
+
+    def load(self, checkpoint: Checkpoint, rows: Rows | None = None) -> NDArray[np.float32]:
+        """The values in the runtime's order, `shape`, or those of one of the `parts`.
+
+        Raises ModelFileError if they are not finite.
+        """
+        rows = rows or Rows(0, self.shape[0])
+        values = checkpoint.tensors[self.source].values(rows.first, rows.count)
+        if not self.rope_heads:
+            return values
+        return pair_rope_rows(values, self.rope_heads * rows.count // self.shape[0])
 
 
 @dataclass(frozen=True)

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from gguf import GGMLQuantizationType, GGUFValueType, GGUFWriter
 from numpy.typing import NDArray
 
 from convert.metadata import Entry
-from convert.models.base import TensorSpec
 from convert.plan import ALIGNMENT, Plan, PlannedTensor
 from edge import _native
 from edge.errors import UnsupportedModelError
@@ -39,24 +38,36 @@ _LARGEST = {
     "int4": 65504.0 / 2,
 }
 
-Load = Callable[[TensorSpec], NDArray[np.float32]]
+Stored = NDArray[np.uint8]
+Parts = Callable[[PlannedTensor], Iterable[Stored]]
 
 
 def write_gguf(
     path: Path,
     entries: Iterable[Entry],
     plan: Plan,
-    load: Load,
+    parts: Parts,
     advance: Callable[[int], None],
 ) -> None:
-    """Write the whole file to `path`; `advance` gets the bytes of each tensor written.
+    """Write the whole file to `path`; `parts` gives a tensor's bytes piece by piece, `advance`
+    gets their numbers.
 
     Raises OSError, and UnsupportedModelError for values that a type cannot hold.
     """
-    with _opened(path, entries, plan) as writer:
+    _write_header(path, entries, plan)
+    with path.open("r+b") as file:
+        file.seek(0, os.SEEK_END)
+        _pad(file)
+        _reserve(path, plan.data_bytes)
         for tensor in plan.tensors:
-            _write(writer, encoded(tensor, load(tensor.spec)))
-            advance(tensor.num_bytes)
+            for part in parts(tensor):
+                file.write(part.data)
+                advance(part.nbytes)
+            _pad(file)
+
+
+def _pad(file: BinaryIO) -> None:
+    file.write(bytes(-file.tell() % ALIGNMENT))
 
 
 def encoded(tensor: PlannedTensor, values: NDArray[np.float32]) -> NDArray[np.uint8]:
@@ -74,9 +85,7 @@ def encoded(tensor: PlannedTensor, values: NDArray[np.float32]) -> NDArray[np.ui
     return _native.quantize(tensor.type, rows, *tensor.layout.choices)
 
 
-@contextmanager
-def _opened(path: Path, entries: Iterable[Entry], plan: Plan) -> Iterator[GGUFWriter]:
-    """A writer whose header is written and whose data section is reserved on disk."""
+def _write_header(path: Path, entries: Iterable[Entry], plan: Plan) -> None:
     by_key = {entry.key: entry for entry in entries}
     writer = GGUFWriter(path, by_key.pop(keys.ARCHITECTURE).value)
     for entry in by_key.values():
@@ -94,8 +103,6 @@ def _opened(path: Path, entries: Iterable[Entry], plan: Plan) -> Iterator[GGUFWr
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
-        _reserve(path, plan.data_bytes)
-        yield writer
     finally:
         writer.close()
 
@@ -119,14 +126,3 @@ def _reserve(path: Path, data_bytes: int) -> None:
             raise
     finally:
         os.close(descriptor)
-
-
-def _write(writer: GGUFWriter, stored: NDArray[np.uint8]) -> None:
-    try:
-        writer.write_tensor_data(stored)
-    except OSError as error:
-        if error.errno is not None:
-            raise
-        # numpy reports a short write without the system's reason
-        reason = f"the disk took a part of a tensor only ({error})"
-        raise OSError(errno.ENOSPC, reason, str(writer.path)) from None

@@ -119,7 +119,7 @@ class NativeBackend:
         self.threads = default_threads() if threads is None else threads
         sizes = {key: value for key, value in asdict(config).items() if key != "architecture"}
         shape = _native.DenoiserShape(**sizes)
-        with _own_errors(path):
+        with native_errors(path):
             self._denoiser: _native.Denoiser | None = _native.Denoiser(
                 file, shape, self.threads, activations, kv, self.isa, pack=not pack_cache
             )
@@ -164,7 +164,7 @@ class NativeBackend:
             **({} if request.bias is None else _native_bias(request.bias)),
         )
         guidance_ids = _NO_IDS if request.guidance_ids is None else request.guidance_ids
-        with self._use() as denoiser, _own_errors(self._path):
+        with self._use() as denoiser, native_errors(self._path):
             return denoiser.step(
                 request.ids,
                 request.positions,
@@ -181,7 +181,7 @@ class NativeBackend:
             )
 
     def logits(self, ids: NDArray[np.int32], mask: Mask) -> NDArray[np.float32]:
-        with self._use() as denoiser, _own_errors(self._path):
+        with self._use() as denoiser, native_errors(self._path):
             return denoiser.logits(ids, _native_mask(mask))
 
     def close(self) -> None:
@@ -247,7 +247,8 @@ def _row_stats(request: StepRequest, output: _native.StepOutput) -> RowStats:
 
 
 @contextmanager
-def _own_errors(path: str) -> Iterator[None]:
+def native_errors(path: str) -> Iterator[None]:
+    """Raise the package's own errors, which name the file, for those of the C++ engine."""
     try:
         yield
     except _native.FileFault as fault:

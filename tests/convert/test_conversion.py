@@ -14,7 +14,7 @@ import pytest
 from gguf import GGUFReader
 from gguf.quants import dequantize
 
-import convert.writers.gguf
+import convert.pipeline
 import edge
 from convert import convert as run
 from convert.checkpoint import open_checkpoint
@@ -54,7 +54,9 @@ def test_every_tensor_reads_back_within_its_type(
     golden: Golden, tmp_path: Path, name: str, kind: str
 ) -> None:
     source = golden(name)
-    report = run(source, tmp_path / "out.gguf", kind, mask_token_id=MASKS.get(name))
+    report = run(
+        source, tmp_path / "out.gguf", kind, method="nearest", mask_token_id=MASKS.get(name)
+    )
     file = open_model(tmp_path / "out.gguf")
     expected = expected_values(source)
     assert list(file.tensors) == list(expected)
@@ -76,7 +78,7 @@ def test_every_tensor_reads_back_within_its_type(
 @pytest.mark.parametrize("kind", [kind for kind in TYPES if kind[0] != "i"])
 @pytest.mark.parametrize("name", ["llada", "dream"])
 def test_gguf_reads_our_files(golden: Golden, tmp_path: Path, name: str, kind: str) -> None:
-    run(golden(name), tmp_path / "out.gguf", kind)
+    run(golden(name), tmp_path / "out.gguf", kind, method="nearest")
     reader = GGUFReader(tmp_path / "out.gguf")
     ours = open_model(tmp_path / "out.gguf")
     assert {tensor.name for tensor in reader.tensors} == ours.tensors.keys()
@@ -123,7 +125,7 @@ def test_sharded_and_bfloat16_sources(folder: Make, tmp_path: Path, kind: str) -
     for name, array in made.tensors.items():
         made.tensors[name] = (array.view(np.uint32) >> 16).astype(np.uint16)
     source = made.write_shards()
-    run(source, tmp_path / "out.gguf", kind)
+    run(source, tmp_path / "out.gguf", kind, method="nearest")
     file = open_model(tmp_path / "out.gguf")
     for target, values in expected_values(source).items():
         rows = values.reshape(-1, values.shape[-1])
@@ -154,7 +156,7 @@ def test_ragged_columns_of_the_golden_files_are_listed(
 @pytest.mark.parametrize("kind", ["int8", "int4", "q8_0", "q4_0"])
 def test_ragged_columns_stay_f16_and_are_listed(folder: Make, tmp_path: Path, kind: str) -> None:
     made = folder(mlp_hidden_size=72, n_layers=1)
-    report = run(made.write(), tmp_path / "out.gguf", kind)
+    report = run(made.write(), tmp_path / "out.gguf", kind, method="nearest")
     assert [(kept.name, kept.reason) for kept in report.kept_f16] == [
         ("blk.0.ffn_down.weight", "groups of 32 do not divide 72 columns")
     ]
@@ -302,7 +304,7 @@ def test_values_too_large_for_the_type_are_refused(folder: Make, tmp_path: Path,
     name = "model.transformer.blocks.0.v_proj.weight"
     made.tensors[name][3, 4] = -1e9
     with pytest.raises(UnsupportedModelError, match=f"{name}' holds 1e\\+09, too large for {kind}"):
-        run(made.write(), tmp_path / "out.gguf", kind)
+        run(made.write(), tmp_path / "out.gguf", kind, method="nearest")
     run(made.path, tmp_path / "out.gguf", "bf16")
 
 
@@ -311,7 +313,7 @@ def test_a_wrong_write_is_caught_before_the_rename(
 ) -> None:
     out = tmp_path / "out.gguf"
     out.write_bytes(b"old")
-    honest = convert.writers.gguf.encoded
+    honest = convert.pipeline.encoded
 
     def flipped(tensor: Any, values: Any) -> Any:
         stored = honest(tensor, values)
@@ -321,7 +323,7 @@ def test_a_wrong_write_is_caught_before_the_rename(
             stored[7, 54] ^= 0x40
         return stored
 
-    monkeypatch.setattr(convert.writers.gguf, "encoded", flipped)
+    monkeypatch.setattr(convert.pipeline, "encoded", flipped)
     with pytest.raises(ModelFileError, match=r"blk\.3\.ffn_up\.weight' differs from its source"):
         run(golden("sudoku"), out, "f32", force=True)
     assert out.read_bytes() == b"old"

@@ -176,7 +176,8 @@ def test_ggml_types_have_no_choices() -> None:
 @pytest.mark.parametrize(
     ("options", "groups"),
     [
-        ({"type": "int4"}, {(128, True), (32, True)}),
+        ({"type": "int4"}, {(32, False)}),
+        ({"type": "int4", "group_size": 128, "minima": True}, {(128, True), (32, True)}),
         ({"type": "int4", "group_size": 64, "minima": False}, {(64, False), (32, False)}),
         ({"type": "int8"}, {(128, False), (352, False)}),
         ({"type": "int8", "group_size": 128}, {(128, False), (32, False)}),
@@ -186,12 +187,12 @@ def test_groups_are_the_largest_that_divide(
     golden: Golden, tmp_path: Path, options: dict[str, Any], groups: set[tuple[int, bool]]
 ) -> None:
     source = golden("sudoku")
-    report = run(source, tmp_path / "out.gguf", **options)
+    report = run(source, tmp_path / "out.gguf", method="nearest", **options)
     file = open_model(tmp_path / "out.gguf")
     own = [tensor for tensor in file.tensors.values() if tensor.type == options["type"]]
     assert {(tensor.group_size, tensor.has_minima) for tensor in own} == groups
     assert {(t.group_size, t.has_minima) for t in report.tensors if t.group_size} == groups
-    dry = run(source, tmp_path / "x.gguf", dry_run=True, **options)
+    dry = run(source, tmp_path / "x.gguf", method="nearest", dry_run=True, **options)
     assert (dry.bits_per_weight, dry.tensor_bytes) == (report.bits_per_weight, report.tensor_bytes)
     assert [t.group_size for t in dry.tensors] == [t.group_size for t in report.tensors]
     ids = np.zeros(81, np.int32)
@@ -202,7 +203,7 @@ def test_groups_are_the_largest_that_divide(
 @pytest.mark.parametrize("kind", ["int8", "int4"])
 def test_an_inspection_counts_weights(golden: Golden, tmp_path: Path, kind: str) -> None:
     source = golden("sudoku")
-    run(source, tmp_path / "own.gguf", kind)
+    run(source, tmp_path / "own.gguf", kind, method="nearest")
     run(source, tmp_path / "f32.gguf", "f32")
     own, plain = edge.inspect(tmp_path / "own.gguf"), edge.inspect(tmp_path / "f32.gguf")
     assert own.num_parameters == plain.num_parameters
@@ -214,7 +215,7 @@ def test_an_inspection_counts_weights(golden: Golden, tmp_path: Path, kind: str)
 
 @pytest.mark.parametrize("kind", ["int8", "int4"])
 def test_foreign_readers_miss_the_tensors(golden: Golden, tmp_path: Path, kind: str) -> None:
-    run(golden("llada"), tmp_path / "out.gguf", kind)
+    run(golden("llada"), tmp_path / "out.gguf", kind, method="nearest")
     names = {tensor.name for tensor in GGUFReader(tmp_path / "out.gguf").tensors}
     ours = {
         tensor.name: tensor.type for tensor in open_model(tmp_path / "out.gguf").tensors.values()
@@ -258,7 +259,7 @@ def test_tensors_of_more_dimensions(
 def test_llama_cpp_refuses_the_file(
     golden: Golden, llama_cpp: ModuleType, tmp_path: Path, kind: str
 ) -> None:
-    run(golden("llada"), tmp_path / "out.gguf", kind)
+    run(golden("llada"), tmp_path / "out.gguf", kind, method="nearest")
     options = llama_cpp.llama_model_default_params()
     assert not llama_cpp.llama_model_load_from_file(str(tmp_path / "out.gguf").encode(), options)
 
@@ -269,7 +270,7 @@ def test_embedding_and_head(folder: Make, tmp_path: Path, kind: str, head: str) 
     made = folder(weight_tying=head == "tied")
     if head == "tied":
         del made.tensors["model.transformer.ff_out.weight"]
-    run(made.write(), tmp_path / "out.gguf", kind)
+    run(made.write(), tmp_path / "out.gguf", kind, method="nearest")
     info = edge.inspect(tmp_path / "out.gguf")
     tensors = open_model(tmp_path / "out.gguf").tensors
     assert tensors["token_embd.weight"].type == kind
@@ -283,7 +284,7 @@ def test_embedding_and_head(folder: Make, tmp_path: Path, kind: str, head: str) 
     ("options", "reason"),
     [
         ({"type": "q8_0", "group_size": 64}, "q8_0 has groups of its own"),
-        ({"type": "int8", "minima": False}, "int8 has no choice of minima"),
+        ({"type": "int8", "minima": True}, "int8 has no choice of minima"),
         ({"type": "int4", "group_size": 48}, "a group size of 48"),
     ],
 )

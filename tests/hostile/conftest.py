@@ -83,7 +83,9 @@ def small_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     save_file(random_weights(), folder / "model.safetensors")
     files = {}
     for kind in ("q8_0", "f32", "int8", "int4"):
-        convert(folder, out / f"{kind}.gguf", kind, overrides=DIFFUSION)
+        minima = True if kind == "int4" else None
+        options = {"method": "nearest", "minima": minima, "overrides": DIFFUSION}
+        convert(folder, out / f"{kind}.gguf", kind, **options)
         files[kind] = (out / f"{kind}.gguf").read_bytes()
     return files
 

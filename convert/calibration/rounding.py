@@ -1,0 +1,80 @@
+"""A model's matrices rounded with compensation, layer by layer, as its inputs become known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convert.calibration.compensation import round_compensated
+from convert.calibration.moments import Moments
+from convert.calibration.reference import Reference
+from convert.canvases import NoisyCanvas
+from convert.parallel import in_order
+from convert.plan import PlannedTensor
+from convert.work_folder import WorkFolder
+
+_ROWS = 512  # rounded at once; what they become does not depend on it
+# int8 activations add this share of an input's energy as noise, at most, before bfloat16 is
+# asked for. Normally distributed inputs get a tenth of it.
+_MOST_NOISE = 1e-3
+_NOISE = "noise.json"
+
+
+@dataclass
+class Rounding:
+    """One pass over the layers; what `work` holds already is not done again."""
+
+    reference: Reference
+    canvases: Sequence[NoisyCanvas]
+    tensors: Mapping[str, PlannedTensor]  # those to be compensated
+    work: WorkFolder
+    noise: dict[str, float] = field(default_factory=dict)  # of int8 inputs, by matrix
+
+    def run(self, progress: Callable[[int, int], None]) -> None:
+        """Leave the bytes of every tensor in the work folder, and the noise of their inputs."""
+        self.noise = self.work.json(_NOISE) or {}
+        reference, hidden = self.reference, self.reference.embedded(self.canvases)
+        total = reference.num_layers + 1
+        for layer in range(reference.num_layers):
+            progress(layer, total)
+            names = [name for name in reference.matrices_of(layer) if name in self.tensors]
+            if all(map(self._is_done, names)):
+                reference.run_layer(layer, self.canvases, hidden)
+                continue
+            moments = reference.watch_layer(layer, self.canvases, hidden)
+            self._round({name: moments[name] for name in names})
+        progress(reference.num_layers, total)
+        if reference.head in self.tensors and not self._is_done(reference.head):
+            self._round({reference.head: reference.watch_head(self.canvases, hidden)})
+        progress(total, total)
+
+    def too_coarse_for_int8(self) -> list[str]:
+        """Matrices whose inputs would lose too much, after `run`."""
+        return [name for name, noise in self.noise.items() if noise > _MOST_NOISE]
+
+    def _is_done(self, name: str) -> bool:
+        return self.work.holds(name) and name in self.noise
+
+    def _round(self, moments: Mapping[str, Moments]) -> None:
+        factors: dict[int, list[NDArray[np.float32]]] = {}  # matrices share their inputs
+        for name, each in moments.items():
+            if id(each) not in factors:
+                factors = {id(each): each.factors()}
+            self.work.keep(name, self._rounded(name, factors[id(each)]))
+            self.noise[name] = each.int8_noise
+        self.work.keep_json(_NOISE, self.noise)
+
+    def _rounded(
+        self, name: str, factors: Sequence[NDArray[np.float32]]
+    ) -> Iterator[NDArray[np.uint8]]:
+        layout = self.tensors[name].layout
+        num_rows = self.reference.file.tensors[name].shape[0]
+
+        def work(first: int) -> NDArray[np.uint8]:
+            values = self.reference.rows(name, first, min(_ROWS, num_rows - first))
+            return round_compensated(values, layout, factors)
+
+        return in_order(work, range(0, num_rows, _ROWS), self.reference.threads)
