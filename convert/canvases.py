@@ -76,25 +76,30 @@ def read_examples(path: Path, model: edge.Model) -> Iterator[Example]:
         yield example
 
 
-def clean_examples(model: edge.Model, path: Path | None, count: int, seed: int) -> list[Example]:
+def clean_examples(
+    model: edge.Model, path: Path | None, count: int, seed: int, steps: int | None = None
+) -> list[Example]:
     """At most `count` examples of the file; without one of the package's own text, or what the
-    model answers to nothing where that cannot be: on a puzzle's canvas, without a tokenizer.
+    model answers to nothing, in `steps` steps, where that cannot be: on a puzzle's canvas, without
+    a tokenizer.
 
     Raises RequestError for unusable examples, OSError.
     """
     if path is None and (model.tokenizer is None or model.config.diffusion.in_place):
-        return list(own_examples(model, count, seed))
+        return list(own_examples(model, count, seed, steps))
     examples = list(islice(read_examples(path or TEXT, model), count))
     if not examples:
         raise RequestError("there are no examples", path=path, hint="give a text per line")
     return examples
 
 
-def own_examples(model: edge.Model, count: int, seed: int) -> Iterator[Example]:
-    """Answers that the model draws from nothing at temperature 1."""
+def own_examples(
+    model: edge.Model, count: int, seed: int, steps: int | None = None
+) -> Iterator[Example]:
+    """Answers that the model draws from nothing at temperature 1, in so many steps."""
     diffusion = model.config.diffusion
     for number in range(count):
-        options: dict[str, Any] = {"temperature": 1.0, "seed": seed + number}
+        options: dict[str, Any] = {"temperature": 1.0, "seed": seed + number, "steps": steps}
         if diffusion.in_place:
             length = diffusion.canvas_length or model.config.denoiser.context_length
             prompt = [diffusion.mask_token_id] * length

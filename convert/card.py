@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from edge.machine import cpu_name
 
 if TYPE_CHECKING:
-    from convert.compare import Comparison, FileReport
+    from convert.compare import Answers, Comparison, FileReport
     from convert.report import ConversionReport
 
 _WORST = 8  # tensors listed with the largest relative error
@@ -121,7 +121,13 @@ def _cells(report: FileReport) -> Iterator[tuple[str, str]]:
     yield "same ids in whole answers", _percent(answers.ids_agreement)
     yield "same whole answers", _percent(answers.same_answers)
     yield "right answers", _percent(answers.score)
+    yield "more right than the reference (95 % bootstrap)", _bounds(answers)
     yield "mean forwards of an answer", f"{answers.mean_nfe:.2f}"
+
+
+def _bounds(answers: Answers) -> str:
+    low, high = answers.score_change_low, answers.score_change_high
+    return "-" if low is None or high is None else f"{low:+.2%} to {high:+.2%}"
 
 
 def _percent(share: float | None) -> str:

@@ -68,12 +68,16 @@ class Commits:
 
 @dataclass(frozen=True)
 class Answers:
-    """Answers to the same prompts with each file's defaults; `score` is the share of right ones."""
+    """Answers to the same prompts with each file's defaults; `score` is the share of right ones,
+    `score_change` what the file has more than the reference, in 95 % bootstrap bounds over pairs.
+    """
 
     ids_agreement: float
     same_answers: float
     mean_nfe: float
     score: float | None
+    score_change_low: float | None
+    score_change_high: float | None
 
 
 @dataclass(frozen=True)
@@ -117,6 +121,7 @@ def compare(
     count: int,
     seed: int = 0,
     answers: bool = True,
+    steps: int | None = None,
     threads: int | None = None,
     progress: Progress = silent,
 ) -> Comparison:
@@ -124,7 +129,8 @@ def compare(
 
     `examples` is a text file: a line is a text, or a prompt, a tab and its answer; of it, `count`
     lines are used. Without, they are of the package's own text, or what the reference answers to
-    nothing. With `answers` every file answers the same prompts. All files stay loaded; logits of
+    nothing. With `answers` every file answers the same prompts, in `steps` steps, by
+    default as the file says. All files stay loaded; logits of
     one canvas, [length, vocab], are held per file.
 
     Raises RequestError for files that do not hold the same network and for unusable examples,
@@ -140,7 +146,7 @@ def compare(
         _require_one_network(paths, models)
         path = None if examples is None else Path(examples)
         chosen = clean_examples(models[0], path, count, seed)
-        return _compare(paths, models, chosen, seed, answers, progress)
+        return _compare(paths, models, chosen, seed, _Asking(answers, steps), progress)
 
 
 def _compare(
@@ -148,7 +154,7 @@ def _compare(
     models: Sequence[edge.Model],
     examples: Sequence[Example],
     seed: int,
-    answers: bool,
+    asking: _Asking,
     progress: Progress,
 ) -> Comparison:
     tallies = [_Tally() for _ in models]
@@ -156,10 +162,10 @@ def _compare(
     for done, (number, canvas) in enumerate(_canvases(models[0], examples, seed)):
         progress("forwards", done, total)
         _look(models, tallies, canvas, number)
-    for done, example in enumerate(examples if answers else ()):
+    for done, example in enumerate(examples if asking.answers else ()):
         progress("answers", done, len(examples))
         prompt = prompt_of(example, models[0].config, (seed, done))
-        _ask(models, tallies, prompt, example)
+        _ask(models, tallies, prompt, example, asking)
     return Comparison(
         num_examples=len(examples),
         num_positions=len(tallies[0].joined("kl")),
@@ -169,6 +175,12 @@ def _compare(
             for path, model, tally in zip(paths, models, tallies, strict=True)
         ),
     )
+
+
+@dataclass(frozen=True)
+class _Asking:
+    answers: bool
+    steps: int | None
 
 
 @dataclass
@@ -261,8 +273,10 @@ def _ask(
     tallies: Sequence[_Tally],
     prompt: NDArray[np.int32],
     example: Example,
+    asking: _Asking,
 ) -> None:
-    right, options = example.ids, {}
+    right = example.ids
+    options = {} if asking.steps is None else {"steps": asking.steps}
     if not models[0].config.diffusion.in_place:
         right = right[len(prompt) :]
         options["max_tokens"] = len(right)
@@ -301,17 +315,33 @@ def _report(
         ),
         forward_ms=float(np.median(tally.forward_ms)),
         commits=tally.commits(model.config.diffusion, reference),
-        answers=_answers(tally) if tally.nfe else None,
+        answers=_answers(tally, reference, seed) if tally.nfe else None,
     )
 
 
-def _answers(tally: _Tally) -> Answers:
+def _answers(tally: _Tally, reference: _Tally, seed: int) -> Answers:
+    low, high = _change_bounds(tally.right, reference.right, seed)
     return Answers(
         ids_agreement=float(np.mean(tally.agreeing_ids)),
         same_answers=float(np.mean(np.equal(tally.agreeing_ids, 1.0))),
         mean_nfe=float(np.mean(tally.nfe)),
         score=float(np.mean(tally.right)) if tally.right else None,
+        score_change_low=low,
+        score_change_high=high,
     )
+
+
+def _change_bounds(
+    right: Sequence[bool], reference: Sequence[bool], seed: int
+) -> tuple[float | None, float | None]:
+    """Of the mean change, with whole pairs drawn anew."""
+    if not right:
+        return None, None
+    changes = np.subtract(right, reference, dtype=np.float64)
+    random = np.random.default_rng(seed)
+    means = [random.choice(changes, len(changes)).mean() for _ in range(_RESAMPLES)]
+    low, high = np.quantile(means, (0.025, 0.975))
+    return float(low), float(high)
 
 
 def _require_one_network(paths: Sequence[str], models: Sequence[edge.Model]) -> None:

@@ -59,6 +59,18 @@ A line of --examples is a text, or a prompt, a tab and its right answer.
     show_default=True,
     help="Of masks and draws.",
 )
+@click.option(
+    "--answers/--no-answers",
+    default=True,
+    show_default=True,
+    help="Have every file answer the prompts, too.",
+)
+@click.option(
+    "--steps",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Denoising steps of an answer.  [default: as each file says]",
+)
 @click.option("--threads", type=click.IntRange(1), help="[default: one per big core]")
 @click.option(
     "--json",
@@ -74,6 +86,8 @@ def command(
     examples: Path | None,
     count: int,
     seed: int,
+    answers: bool,
+    steps: int | None,
     threads: int | None,
     as_json: bool,
 ) -> None:
@@ -93,6 +107,8 @@ def command(
             examples=examples,
             count=count,
             seed=seed,
+            answers=answers,
+            steps=steps,
             threads=threads,
             progress=progress,
         )

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,7 +25,8 @@ _OWN_SHARE = 4  # one canvas in so many is met on the model's own way
 _PER_ANSWER = 8  # canvases kept of one answer
 _MOST_EXAMPLES = 10_000  # of a file
 _NUM_OWN = 24  # answers drawn from nothing, of puzzles
-_NUM_OWN_TEXTS = 8  # of models without a tokenizer
+_NUM_OWN_TEXTS = 4  # of models without a tokenizer
+_STEPS = 16  # of an answer
 
 
 def noisy_canvases(
@@ -39,7 +41,7 @@ def noisy_canvases(
     is_own = model.config.diffusion.in_place or model.tokenizer is None
     num_own = _NUM_OWN if model.config.diffusion.in_place else _NUM_OWN_TEXTS
     count = num_own if is_own and examples is None else _MOST_EXAMPLES
-    clean = clean_examples(model, examples, count, seed)
+    clean = clean_examples(model, examples, count, seed, _STEPS)
     noisy = _with_noise(model, clean, seed)
     met = _met(model, clean, seed)
     mixed = chain.from_iterable(zip(*[noisy] * (_OWN_SHARE - 1), met, strict=False))
@@ -76,7 +78,9 @@ def _drafts(model: edge.Model, example: Example, seed: tuple[int, int]) -> list[
     """What the model meets when it answers; the question alone where it needs one step."""
     config = model.config
     prompt = prompt_of(example, config, seed)
-    options = {} if config.diffusion.in_place else {"max_tokens": len(example.ids) - len(prompt)}
+    options: dict[str, Any] = {"steps": _STEPS}
+    if not config.diffusion.in_place:
+        options["max_tokens"] = len(example.ids) - len(prompt)
     canvases = [
         met_canvas(event.ids, example, config)
         for event in model.stream_ids(prompt, **options)
