@@ -26,6 +26,7 @@ def convert(
     report: str | PathLike[str] | None = None,
     overrides: Mapping[str, str] | None = None,
     mask_token_id: int | None = None,
+    adapter: str | PathLike[str] | None = None,
     group_size: int | None = None,
     minima: bool = True,
     bf16_activations: Sequence[str] = (),
@@ -34,6 +35,8 @@ def convert(
     """Convert the checkpoint folder `source` to the GGUF file `out` and verify it.
 
     `type` is f32, f16, bf16, int8, int4, q8_0 or q4_0; norms, biases and position tables stay f32.
+    `adapter` is the folder of a low-rank adapter in PEFT's layout that is merged into the weights
+    before they are stored.
     `group_size` 128, 64 or 32 is the largest group of int8 (by default a row) and int4 (128) that
     may share a scale; without `minima` int4 is symmetric. What enters the quantized matrices whose
     names match a pattern of `bf16_activations` ("*.ffn_down.weight") is not rounded to int8 but to
@@ -55,6 +58,7 @@ def convert(
         Request(
             source=Path(source),
             out=Path(out),
+            adapter=None if adapter is None else Path(adapter),
             type=type,
             force=force,
             dry_run=dry_run,

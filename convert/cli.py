@@ -25,6 +25,7 @@ Examples:
   edge-convert Qwen3-0.6B-diffusion-bd3lm-v0.1 bd3lm.gguf --set diffusion.attention=block
   edge-convert ./my-model my-model.gguf --dry-run
   edge-convert ./my-model my-model.gguf --set diffusion.threshold=0.95 --set edge.task=sudoku
+  edge-convert ./my-model my-model.gguf --adapter ./my-lora --type int8
   edge-convert compare my-model-f32.gguf my-model-int4.gguf
 
 Every option has an environment variable, EDGE_CONVERT_TYPE for --type and so on.
@@ -67,6 +68,13 @@ Every option has an environment variable, EDGE_CONVERT_TYPE for --type and so on
     help="Round what enters these quantized matrices to bfloat16, not to int8: more exact, and "
     "slower, e.g. '*.ffn_down.weight'; repeatable.",
 )
+@click.option(
+    "--adapter",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Merge this LoRA adapter (adapter_config.json, adapter_model.safetensors) into the "
+    "weights before they are stored.",
+)
 @click.option("--dry-run", is_flag=True, help="Print which tensor becomes what; write nothing.")
 @click.option(
     "--report",
@@ -105,6 +113,7 @@ def command(
     group_size: str | None,
     minima: bool,
     bf16_activations: tuple[str, ...],
+    adapter: Path | None,
     dry_run: bool,
     report: Path | None,
     settings: tuple[str, ...],
@@ -130,6 +139,7 @@ def command(
             report=report,
             overrides=_pairs(settings),
             mask_token_id=mask_token_id,
+            adapter=adapter,
             group_size=int(group_size) if group_size else None,
             minima=minima,
             bf16_activations=bf16_activations,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from edge.errors import RequestError
@@ -11,10 +12,11 @@ from edge.errors import RequestError
 _MIB = 1 << 20
 
 
-def check_targets(source: Path, out: Path, report: Path | None, *, force: bool) -> None:
+def check_targets(sources: Sequence[Path], out: Path, report: Path | None, *, force: bool) -> None:
     """Raise RequestError when the output or the report cannot or must not be written."""
     for target in filter(None, (out, report)):
-        _check_target(target, source, force)
+        for source in sources:
+            _check_target(target, source, force)
     if report and report.resolve() == out.resolve():
         raise RequestError(
             "the output and the report are one file", path=report, hint="give another name"
@@ -32,7 +34,7 @@ def check_free_space(out: Path, needed_bytes: int) -> None:
 
 def _check_target(target: Path, source: Path, force: bool) -> None:
     if target.resolve().is_relative_to(source.resolve()):
-        hint = "give a path outside of the checkpoint folder"
+        hint = f"give a path outside of {source}"
         raise RequestError("the output lies in the source", path=target, hint=hint)
     if not target.parent.is_dir():
         raise RequestError("there is no such folder", path=target.parent, hint="create it first")

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from convert.adapter import check_merged, merge
 from convert.checkpoint import Checkpoint, hash_file, open_checkpoint
 from convert.metadata import SETTINGS, Entry, Kind, describe, summary, text_is_storable
 from convert.models import build_spec
@@ -44,6 +45,7 @@ class Request:
 
     source: Path
     out: Path
+    adapter: Path | None
     type: str
     force: bool
     dry_run: bool
@@ -93,7 +95,8 @@ class Job:
     @property
     def notes(self) -> tuple[str, ...]:
         """What the user should know."""
-        return tuple(filter(None, (*self.spec.notes, self.vocabulary.note)))
+        adapter = self.checkpoint.adapter.note if self.checkpoint.adapter else ""
+        return tuple(filter(None, (*self.spec.notes, self.vocabulary.note, adapter)))
 
     def load(self, tensor: TensorSpec) -> NDArray[np.float32]:
         """The tensor's values in the runtime's order."""
@@ -122,9 +125,11 @@ def run(request: Request) -> ConversionReport:
     Raises EdgeError children and OSError.
     """
     if not request.dry_run:
-        check_targets(request.source, request.out, request.report, force=request.force)
-    checkpoint = open_checkpoint(request.source)
+        sources = [path for path in (request.source, request.adapter) if path]
+        check_targets(sources, request.out, request.report, force=request.force)
+    checkpoint = merge(open_checkpoint(request.source), request.adapter)
     spec = build_spec(checkpoint, request.choices)
+    check_merged(checkpoint, spec)
     plan = make_plan(spec, request.type, request.groups, request.bf16_activations)
     vocabulary = vocabulary_of(checkpoint, spec.num_rows)
     planned = Job(request, checkpoint, spec, vocabulary, plan)
@@ -189,6 +194,8 @@ def _provenance(checkpoint: Checkpoint, type: str, sha256: str | None) -> Iterat
     yield Entry(keys.SOURCE_ARCHITECTURE, "string", checkpoint.architecture)
     if sha256 is not None:
         yield Entry(keys.SOURCE_SHA256, "string", sha256)
+    if checkpoint.adapter:
+        yield Entry(keys.ADAPTER_SHA256, "string", checkpoint.adapter.sha256)
     yield Entry(keys.CONVERSION_TYPE, "string", type)
     yield Entry(keys.CONVERSION_REVISION, "u32", REVISION)
 
@@ -204,6 +211,8 @@ def _report(
     return ConversionReport(
         source=str(job.request.source),
         output=str(job.request.out),
+        adapter=str(job.request.adapter) if job.request.adapter else None,
+        adapter_sha256=job.checkpoint.adapter.sha256 if job.checkpoint.adapter else None,
         source_architecture=job.checkpoint.architecture,
         architecture=job.spec.architecture,
         type=plan.type,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,24 @@ from edge.errors import ModelFileError, UnsupportedModelError
 _HINT = "the file is damaged or incomplete; fetch the checkpoint again"
 _PIECE_BYTES = 1 << 20
 _NUMPY_TYPES = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+
+
+class Tensor(Protocol):
+    """A tensor whose values are not read before they are asked for."""
+
+    @property
+    def name(self) -> str:
+        """Its name in the source."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Rows before columns."""
+
+    def values(self) -> NDArray[np.float32]:
+        """In the tensor's shape. Raises ModelFileError when a value is not finite."""
+
+    def equals(self, other: Tensor) -> bool:
+        """True when both hold the same in the same shape."""
 
 
 @dataclass(frozen=True)
@@ -41,16 +59,13 @@ class StoredTensor:
         when a value is not finite.
         """
         values = _widened(self._raw()).reshape(self.shape)
-        # min and max carry a NaN through and need no second array of the tensor's size
-        if not (np.isfinite(values.min()) and np.isfinite(values.max())):
-            first = int(np.flatnonzero(~np.isfinite(values))[0])
-            place = ", ".join(map(str, np.unravel_index(first, self.shape)))
-            reason = f"tensor '{self.name}' holds {values.flat[first]} at [{place}]"
-            raise ModelFileError(self.path, None, reason, hint=_HINT)
+        require_finite(values, self.name, self.path)
         return values
 
-    def equals(self, other: StoredTensor) -> bool:
+    def equals(self, other: Tensor) -> bool:
         """True when both hold the same bits in the same shape."""
+        if not isinstance(other, StoredTensor):
+            return other.equals(self)
         if (self.dtype, self.shape) != (other.dtype, other.shape):
             return False
         with self.path.open("rb") as mine, other.path.open("rb") as theirs:
@@ -76,6 +91,16 @@ class StoredTensor:
         if len(values) < count:
             raise _changed(self.path, self.name)
         return values
+
+
+def require_finite(values: NDArray[np.float32], name: str, path: Path) -> None:
+    """Raise ModelFileError naming the tensor and the place of a value that is not finite."""
+    # min and max carry a NaN through and need no second array of the tensor's size
+    if not (np.isfinite(values.min()) and np.isfinite(values.max())):
+        first = int(np.flatnonzero(~np.isfinite(values))[0])
+        place = ", ".join(map(str, np.unravel_index(first, values.shape)))
+        reason = f"tensor '{name}' holds {values.flat[first]} at [{place}]"
+        raise ModelFileError(path, None, reason, hint=_HINT)
 
 
 def read_header(path: Path) -> dict[str, StoredTensor]:
