@@ -284,7 +284,7 @@ JSON = JSON | st.lists(JSON, max_size=2) | st.dictionaries(st.text(max_size=6), 
 
 
 @settings(
-    max_examples=100,
+    max_examples=30,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
