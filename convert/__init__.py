@@ -37,6 +37,7 @@ def convert(
     card: str | PathLike[str] | None = None,
     overrides: Mapping[str, str] | None = None,
     mask_token_id: int | None = None,
+    adapter: str | PathLike[str] | None = None,
     threads: int | None = None,
     progress: Progress = silent,
 ) -> ConversionReport:
@@ -55,8 +56,9 @@ def convert(
     enters the quantized matrices whose names match a pattern of `bf16_activations`
     ("*.ffn_down.weight") is not rounded to int8 but to bfloat16.
 
-    `force` allows `out`, `report` (JSON) and `card` (Markdown) to exist; they are replaced once the
-    new ones are whole and verified. `dry_run` writes nothing. `overrides` are diffusion.*,
+    `adapter` is the folder of a low-rank adapter in PEFT's layout that is merged into the weights
+    before anything is rounded. `force` allows `out`, `report` (JSON) and `card` (Markdown) to
+    exist; they are replaced once the new ones are whole and verified. `dry_run` writes nothing. `overrides` are diffusion.*,
     edge.task and general.name keys. The same source, options and seed give the same bytes with any
     number of `threads` (by default all). What a run with calibration has done is kept beside `out`
     until it is finished; the same call goes on after a kill. `progress(stage, done, of)` is called
@@ -84,6 +86,7 @@ def convert(
         Request(
             source=Path(source),
             out=Path(out),
+            adapter=None if adapter is None else Path(adapter),
             recipe=chosen(preset, None if recipe is None else Path(recipe), changes),
             force=force,
             dry_run=dry_run,

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from convert import json_file, safetensors_file
-from convert.safetensors_file import StoredTensor
+from convert.safetensors_file import StoredTensor, Tensor
 from convert.tokenizer_files import (
     ADDED_TOKENS,
     TOKENIZER,
@@ -25,6 +25,9 @@ from convert.tokenizer_files import (
     read_tokenizer,
 )
 from edge.errors import ModelFileError, ModelNotFoundError, UnsupportedModelError
+
+if TYPE_CHECKING:
+    from convert.adapter import Adapter
 
 CONFIG = "config.json"
 GENERATION_CONFIG = "generation_config.json"
@@ -54,11 +57,12 @@ class Checkpoint:
     folder: Path
     config: dict[str, Any]
     generation_config: dict[str, Any]  # empty when the file is absent
-    tensors: dict[str, StoredTensor]
+    tensors: Mapping[str, Tensor]
     weight_files: tuple[Path, ...]
     tokenizer: StoredTokenizer | None
     token_names: TokenNames
     chat_template: str | None
+    adapter: Adapter | None = None  # merged into the tensors
 
     @property
     def config_path(self) -> Path:

@@ -29,6 +29,7 @@ Examples:
   edge-convert Qwen3-0.6B-diffusion-bd3lm-v0.1 bd3lm.gguf --set diffusion.attention=block
   edge-convert ./my-model my-model.gguf --dry-run
   edge-convert ./my-model my-model.gguf --set diffusion.threshold=0.95 --set edge.task=sudoku
+  edge-convert ./my-model my-model.gguf --adapter ./my-lora --type int8
   edge-convert compare my-model-f32.gguf my-model-int4.gguf
 
 Every option has an environment variable, EDGE_CONVERT_TYPE for --type and so on.
@@ -123,6 +124,13 @@ class Bytes(click.ParamType[int]):
     metavar="PATTERN",
     help="Round what enters these quantized matrices to bfloat16, not to int8: more exact, and "
     "slower, e.g. '*.ffn_down.weight'; repeatable.",
+)
+@click.option(
+    "--adapter",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Merge this LoRA adapter (adapter_config.json, adapter_model.safetensors) into the "
+    "weights before they are stored.",
 )
 @click.option("--dry-run", is_flag=True, help="Print which tensor becomes what; write nothing.")
 @click.option(

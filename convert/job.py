@@ -36,6 +36,7 @@ class Request:
 
     source: Path
     out: Path
+    adapter: Path | None
     recipe: Recipe
     force: bool
     dry_run: bool
@@ -111,7 +112,8 @@ class Job:
     @property
     def notes(self) -> tuple[str, ...]:
         """What the user should know."""
-        return tuple(filter(None, (*self.spec.notes, self.vocabulary.note)))
+        adapter = self.checkpoint.adapter.note if self.checkpoint.adapter else ""
+        return tuple(filter(None, (*self.spec.notes, self.vocabulary.note, adapter)))
 
     def load(self, tensor: TensorSpec, rows: Rows) -> NDArray[np.float32]:
         """One of the tensor's parts, in the runtime's order."""
@@ -136,5 +138,7 @@ def _provenance(checkpoint: Checkpoint, type: str, sha256: str | None) -> Iterat
     yield Entry(keys.SOURCE_ARCHITECTURE, "string", checkpoint.architecture)
     if sha256 is not None:
         yield Entry(keys.SOURCE_SHA256, "string", sha256)
+    if checkpoint.adapter:
+        yield Entry(keys.ADAPTER_SHA256, "string", checkpoint.adapter.sha256)
     yield Entry(keys.CONVERSION_TYPE, "string", type)
     yield Entry(keys.CONVERSION_REVISION, "u32", REVISION)

@@ -12,11 +12,14 @@ from edge.errors import RequestError
 _MIB = 1 << 20
 
 
-def check_targets(source: Path, out: Path, texts: Sequence[Path], *, force: bool) -> None:
+def check_targets(
+    sources: Sequence[Path], out: Path, texts: Sequence[Path], *, force: bool
+) -> None:
     """Raise RequestError when the output, the report or the card cannot or must not be written."""
     targets = (out, *texts)
     for number, target in enumerate(targets):
-        _check_target(target, source, force)
+        for source in sources:
+            _check_target(target, source, force)
         if target.resolve() in {other.resolve() for other in targets[:number]}:
             raise RequestError(
                 "two of the output, the report and the card are one file",
@@ -36,7 +39,7 @@ def check_free_space(out: Path, needed_bytes: int) -> None:
 
 def _check_target(target: Path, source: Path, force: bool) -> None:
     if target.resolve().is_relative_to(source.resolve()):
-        hint = "give a path outside of the checkpoint folder"
+        hint = f"give a path outside of {source}"
         raise RequestError("the output lies in the source", path=target, hint=hint)
     if not target.parent.is_dir():
         raise RequestError("there is no such folder", path=target.parent, hint="create it first")

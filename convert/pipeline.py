@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from convert.adapter import check_merged, merge
 from convert.card import model_card
 from convert.checkpoint import hash_file, open_checkpoint
 from convert.job import Job, Outcome, Request
@@ -57,9 +58,11 @@ def run(request: Request) -> ConversionReport:
     Raises EdgeError children and OSError.
     """
     if not request.dry_run:
-        check_targets(request.source, request.out, request.texts, force=request.force)
-    checkpoint = open_checkpoint(request.source)
+        sources = [path for path in (request.source, request.adapter) if path]
+        check_targets(sources, request.out, request.texts, force=request.force)
+    checkpoint = merge(open_checkpoint(request.source), request.adapter)
     spec = build_spec(checkpoint, request.choices)
+    check_merged(checkpoint, spec)
     plan = make_plan(spec, request.recipe)
     vocabulary = vocabulary_of(checkpoint, spec.num_rows)
     planned = Job(request, checkpoint, spec, vocabulary, plan)
@@ -140,6 +143,8 @@ def _report(job: Job) -> ConversionReport:
     return ConversionReport(
         source=str(job.request.source),
         output=str(job.request.out),
+        adapter=str(job.request.adapter) if job.request.adapter else None,
+        adapter_sha256=job.checkpoint.adapter.sha256 if job.checkpoint.adapter else None,
         source_architecture=job.checkpoint.architecture,
         architecture=job.spec.architecture,
         type=plan.type,

@@ -94,6 +94,8 @@ class ConversionReport:
     speed: Speed | None = None
     source_sha256: str | None = None
     sha256: str | None = None
+    adapter: str | None = None
+    adapter_sha256: str | None = None
     dry_run: bool = False
 
     def to_json(self) -> dict[str, Any]:

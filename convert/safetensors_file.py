@@ -10,7 +10,7 @@ import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,28 @@ from edge.errors import ModelFileError, UnsupportedModelError
 _HINT = "the file is damaged or incomplete; fetch the checkpoint again"
 _PIECE_BYTES = 1 << 20
 _NUMPY_TYPES = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+
+
+class Tensor(Protocol):
+    """A tensor whose values are not read before they are asked for."""
+
+    @property
+    def name(self) -> str:
+        """Its name in the source."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Rows before columns."""
+
+    @property
+    def dtype(self) -> str:
+        """The type that holds its values exactly, as safetensors names it."""
+
+    def values(self, first_row: int = 0, num_rows: int | None = None) -> NDArray[np.float32]:
+        """Of some rows, or all. Raises ModelFileError when a value is not finite."""
+
+    def equals(self, other: Tensor) -> bool:
+        """True when both hold the same in the same shape."""
 
 
 @dataclass(frozen=True)
@@ -49,16 +71,13 @@ class StoredTensor:
     def _values(self, first_row: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
         skipped = first_row * math.prod(shape[1:])
         values = _widened(self._raw(skipped, math.prod(shape))).reshape(shape)
-        # min and max carry a NaN through and need no second array of the tensor's size
-        if not (np.isfinite(values.min()) and np.isfinite(values.max())):
-            first = skipped + int(np.flatnonzero(~np.isfinite(values))[0])
-            place = ", ".join(map(str, np.unravel_index(first, self.shape)))
-            reason = f"tensor '{self.name}' holds {values.flat[first - skipped]} at [{place}]"
-            raise ModelFileError(self.path, None, reason, hint=_HINT)
+        require_finite(values, self.name, self.path, first_row)
         return values
 
-    def equals(self, other: StoredTensor) -> bool:
+    def equals(self, other: Tensor) -> bool:
         """True when both hold the same bits in the same shape."""
+        if not isinstance(other, StoredTensor):
+            return other.equals(self)
         if (self.dtype, self.shape) != (other.dtype, other.shape):
             return False
         with self.path.open("rb") as mine, other.path.open("rb") as theirs:
@@ -84,6 +103,20 @@ class StoredTensor:
         if len(values) < count:
             raise _changed(self.path, self.name)
         return values
+
+
+def require_finite(values: NDArray[np.float32], name: str, path: Path, first_row: int = 0) -> None:
+    """Raise ModelFileError naming the tensor and the place of a value that is not finite.
+
+    `values` are rows of the tensor from `first_row` on.
+    """
+    # min and max carry a NaN through and need no second array of the tensor's size
+    if not (np.isfinite(values.min()) and np.isfinite(values.max())):
+        first = int(np.flatnonzero(~np.isfinite(values))[0])
+        row, *others = np.unravel_index(first, values.shape) or (0,)
+        place = ", ".join(map(str, (first_row + row, *others)))
+        reason = f"tensor '{name}' holds {values.flat[first]} at [{place}]"
+        raise ModelFileError(path, None, reason, hint=_HINT)
 
 
 def read_header(path: Path) -> dict[str, StoredTensor]:

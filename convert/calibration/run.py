@@ -67,6 +67,7 @@ def _identity(job: Job) -> dict[str, object]:
     return {
         "revision": REVISION,
         "source": job.source_sha256,
+        "adapter": job.checkpoint.adapter.sha256 if job.checkpoint.adapter else None,
         "recipe": request.recipe.to_json(),
         "settings": {key: str(entry.value) for key, entry in request.choices.settings.items()},
         "mask_token_id": request.choices.mask_token_id,

@@ -91,7 +91,7 @@ class Spec:
         left_out = self.dropped | ignored(checkpoint)
         found = {name: tensor.shape for name, tensor in checkpoint.tensors.items()}
         wrong = [
-            f"{name} is {_shape(found[name])}, wanted {_shape(shape)}"
+            f"{name} is {shape_text(found[name])}, wanted {shape_text(shape)}"
             for name, shape in wanted.items()
             if name in found and found[name] != shape
         ]
@@ -247,5 +247,6 @@ def _list(kind: str, names: Sequence[str]) -> str:
     return f"{kind}: {', '.join(shortened)}{more}" if names else ""
 
 
-def _shape(shape: Sequence[int]) -> str:
+def shape_text(shape: Sequence[int]) -> str:
+    """``3x4``, for messages."""
     return "x".join(map(str, shape)) or "a scalar"

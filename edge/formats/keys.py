@@ -48,6 +48,7 @@ TENSOR_GROUP_SIZE = "edge.tensor.group_size"
 TENSOR_HAS_MINIMA = "edge.tensor.has_minima"
 BF16_ACTIVATIONS = "edge.activations.bf16"  # names of matrices that take no int8 inputs
 SOURCE_SHA256 = "edge.source.sha256"
+ADAPTER_SHA256 = "edge.source.adapter_sha256"  # of a low-rank adapter that was merged
 SOURCE_ARCHITECTURE = "edge.source.architecture"
 CONVERSION_TYPE = "edge.conversion.type"
 CONVERSION_REVISION = "edge.conversion.revision"
