@@ -58,11 +58,11 @@ def convert(
 
     `adapter` is the folder of a low-rank adapter in PEFT's layout that is merged into the weights
     before anything is rounded. `force` allows `out`, `report` (JSON) and `card` (Markdown) to
-    exist; they are replaced once the new ones are whole and verified. `dry_run` writes nothing. `overrides` are diffusion.*,
-    edge.task and general.name keys. The same source, options and seed give the same bytes with any
-    number of `threads` (by default all). What a run with calibration has done is kept beside `out`
-    until it is finished; the same call goes on after a kill. `progress(stage, done, of)` is called
-    as the work goes on.
+    exist; they are replaced once the new ones are whole and verified. `dry_run` writes nothing.
+    `overrides` are diffusion.*, edge.task and general.name keys. The same source, options and seed
+    give the same bytes with any number of `threads` (by default all). What a run with calibration
+    has done is kept beside `out` until it is finished; the same call goes on after a kill.
+    `progress(stage, done, of)` is called as the work goes on.
 
     Raises RequestError for the arguments, ModelNotFoundError, ModelFileError and
     UnsupportedModelError for the checkpoint, and OSError from the disk.

@@ -239,6 +239,7 @@ def test_every_family_is_calibrated(golden: Golden, tmp_path: Path, family: str)
 def test_a_recipe_is_what_a_report_tells(golden: Golden, tmp_path: Path, puzzles: Path) -> None:
     recipe = {"type": "int4", "method": "nearest", "tensors": {"output.weight": "f16"}}
     (tmp_path / "recipe.json").write_text(json.dumps(recipe))
+    puzzles.write_text("".join(map(renamed, range(3))))
     out, report = tmp_path / "out.gguf", tmp_path / "report.json"
     run(golden("sudoku"), out, recipe=tmp_path / "recipe.json", report=report, examples=puzzles)
     told = json.loads(report.read_text())
