@@ -51,10 +51,15 @@ class LowRank:
         rows, cols = self.b.shape[0], self.a.shape[1]
         return (cols, rows) if self.is_embedding else (rows, cols)
 
-    def factors(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """[rows, rank] and [rank, cols]. Raises ModelFileError if they are not finite."""
-        a, b = (tensor.values().astype(np.float64) for tensor in (self.a, self.b))
-        return (a.T, b.T) if self.is_embedding else (b, a)
+    def factors(
+        self, first_row: int, num_rows: int
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """[num_rows, rank] and [rank, cols]. Raises ModelFileError if they are not finite."""
+        a = self.a.values().astype(np.float64)
+        if self.is_embedding:
+            b = self.b.values().astype(np.float64)
+            return a.T[first_row : first_row + num_rows], b.T
+        return self.b.values(first_row, num_rows).astype(np.float64), a
 
 
 @dataclass(frozen=True)
@@ -175,8 +180,7 @@ def check_merged(checkpoint: Checkpoint, spec: Spec) -> None:
 
 
 def _add(values: NDArray[np.float32], update: LowRank, first_row: int) -> NDArray[np.float32]:
-    left, right = update.factors()
-    left = left[first_row : first_row + len(values)]
+    left, right = update.factors(first_row, len(values))
     step = max(1, _PIECE_VALUES // values.shape[1])
     for first in range(0, len(values), step):
         rows = slice(first, first + step)
@@ -224,9 +228,15 @@ def _replacements(
     tensors: Mapping[str, StoredTensor], taken: set[str]
 ) -> Iterator[tuple[str, StoredTensor]]:
     """Whole tensors that were trained beside the updates (modules_to_save, bias)."""
+    found: dict[str, StoredTensor] = {}
     for name, tensor in tensors.items():
-        if name not in taken:
-            yield _without_prefix(tensor).replace(".base_layer.", "."), tensor
+        if name in taken:
+            continue
+        replaced = _without_prefix(tensor).replace(".base_layer.", ".")
+        if replaced in found:
+            raise _fault(tensor, f"and '{found[replaced].name}' both take the place of one")
+        found[replaced] = tensor
+        yield replaced, tensor
 
 
 def _check_shapes(adapter: Adapter, checkpoint: Checkpoint) -> None:

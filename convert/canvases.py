@@ -85,12 +85,17 @@ def clean_examples(
 
     Raises RequestError for unusable examples, OSError.
     """
-    if path is None and (model.tokenizer is None or model.config.diffusion.in_place):
+    if path is None and draws_its_own(model):
         return list(own_examples(model, count, seed, steps))
     examples = list(islice(read_examples(path or TEXT, model), count))
     if not examples:
         raise RequestError("there are no examples", path=path, hint="give a text per line")
     return examples
+
+
+def draws_its_own(model: edge.Model) -> bool:
+    """Whether the package's own text says nothing to the model."""
+    return model.tokenizer is None or model.config.diffusion.in_place
 
 
 def own_examples(

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from convert.compare import Answers, Comparison, FileReport
     from convert.report import ConversionReport
 
-_WORST = 8  # tensors listed with the largest relative error
+_WORST = 8  # tensors that are listed
 
 
 def model_card(report: ConversionReport) -> str:

@@ -91,7 +91,7 @@ class Bytes(click.ParamType[int]):
     "--size",
     type=Bytes(),
     metavar="SIZE",
-    help="The same as the size of all weights, e.g. 1.1GB or 700MiB.",
+    help="The same as the size of the file, e.g. 1.1GB or 700MiB.",
 )
 @click.option(
     "--method",
@@ -137,13 +137,14 @@ class Bytes(click.ParamType[int]):
     "--report",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Write the errors of every tensor, and what the file lost against the source, as JSON.",
+    help="Write the errors of every tensor as JSON, and what was lost against the source, of int8 "
+    "and int4 or with --calibrate.",
 )
 @click.option(
     "--card",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Write a model card in Markdown with the same.",
+    help="Write a model card in Markdown, with what was lost against the source.",
 )
 @click.option(
     "--set",
@@ -266,8 +267,8 @@ def _summary(result: ConversionReport) -> str:
     if result.speed:
         speed = result.speed
         lines.append(
-            f"written at {speed.input_mb_per_s:,.0f} MB/s of input; this machine copies memory at "
-            f"{speed.memory_copy_mb_per_s:,.0f}, and reads the source at "
+            f"converted at {speed.input_mb_per_s:,.0f} MB/s of input; this machine copies memory "
+            f"at {speed.memory_copy_mb_per_s:,.0f}, and reads the source at "
             f"{speed.read_mb_per_s:,.0f} MB/s"
         )
     if result.comparison:

@@ -54,9 +54,14 @@ def precision_within(
 
 def bound_for(
     entropies: Sequence[Values], probabilities: Sequence[Values], bound: float, precision: float
-) -> float:
-    """The largest entropy bound, from a hundredth of `bound` to twice it, with that precision."""
+) -> float | None:
+    """The largest entropy bound, from a hundredth of `bound` to twice it, with that precision.
+
+    None where the smallest of them has not.
+    """
     low, high = bound / 100, bound * 2
+    if precision_within(entropies, probabilities, low) < precision:
+        return None
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
         if precision_within(entropies, probabilities, middle) >= precision:

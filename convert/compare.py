@@ -56,14 +56,14 @@ class Commits:
     `precision` is the mean probability under the reference of what is committed, None where
     nothing is. At `recalibrated_threshold` it is that of the reference at its own threshold; None
     where no threshold gives that. `recalibrated_entropy_bound` is the same for the rule of
-    bounded entropy, from the reference's own bound.
+    bounded entropy, from the reference's own bound, None likewise.
     """
 
     threshold: float
     share: float
     precision: float | None
     recalibrated_threshold: float | None
-    recalibrated_entropy_bound: float
+    recalibrated_entropy_bound: float | None
 
 
 @dataclass(frozen=True)

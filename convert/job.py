@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +83,7 @@ class Job:
     plan: Plan
     source_sha256: str | None = None
     measured: tuple[Entry, ...] = ()  # keys that a calibration found
+    begun: float = field(default_factory=time.monotonic)  # seconds
 
     @property
     def entries(self) -> dict[str, Entry]:

@@ -105,12 +105,11 @@ def _write(job: Job, outcome: Outcome) -> ConversionReport:
 
 def _write_and_verify(job: Job, outcome: Outcome, file: Path) -> ConversionReport:
     entries, plan, request = job.entries.values(), job.plan, job.request
-    begun = time.monotonic()
     written = counted(request.progress, "write", plan.tensor_bytes)
     write_gguf(file, entries, plan, outcome.parts, written)
-    seconds = time.monotonic() - begun
+    seconds = time.monotonic() - job.begun
     verified = counted(request.progress, "verify", plan.tensor_bytes)
-    tensors = verify_file(file, entries, plan, job.load, verified, request.threads)
+    tensors = verify_file(file, entries, plan, job.load, outcome.parts, verified, request.threads)
     report = replace(
         _report(job),
         size_bytes=file.stat().st_size,

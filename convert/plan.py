@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from convert.checkpoint import Checkpoint
 from convert.models.base import Spec, TensorSpec
 from convert.recipe import Recipe
 from edge.errors import RequestError
@@ -19,6 +20,7 @@ from edge.formats.groups import (
 )
 
 _STAY_FLOAT = {"norm", "bias", "table"}
+_HOLDS = {"F16": "f16", "BF16": "bf16"}  # a type of safetensors
 ALIGNMENT = 32
 
 
@@ -104,9 +106,14 @@ def make_plan(spec: Spec, recipe: Recipe) -> Plan:
     return Plan(recipe.type, tensors, tuple(_matching(tensors, recipe.bf16_activations)))
 
 
-def lossless_plan(spec: Spec, types: Callable[[TensorSpec], str]) -> Plan:
+def lossless_plan(spec: Spec, checkpoint: Checkpoint) -> Plan:
     """Give each tensor the float type that holds the source's values exactly."""
-    return Plan("f32", tuple(PlannedTensor(each, _plain(types(each))) for each in spec.tensors))
+
+    def layout(tensor: TensorSpec) -> Layout:
+        dtype = checkpoint.tensors[tensor.source].dtype
+        return _plain("f32" if tensor.role in _STAY_FLOAT else _HOLDS.get(dtype, "f32"))
+
+    return Plan("f32", tuple(PlannedTensor(each, layout(each)) for each in spec.tensors))
 
 
 def _matching(tensors: Sequence[PlannedTensor], patterns: Sequence[str]) -> Iterator[str]:

@@ -55,7 +55,7 @@ class Recipe:
 
     def to_json(self) -> dict[str, Any]:
         """The recipe as a file holds it."""
-        return asdict(self) | {"tensors": dict(self.tensors)}
+        return asdict(self)
 
 
 PRESETS = {
@@ -90,9 +90,8 @@ def chosen(preset: str | None, file: Path | None, changes: Mapping[str, Any]) ->
             f"type {given['type']}, but {source} makes {start.type}", hint="drop one"
         )
     recipe = replace(start, **given)
-    if recipe.method == "nearest" and "method" in given:  # then nothing needs a calibration
-        quiet = {"measure_activations": False, "recalibrate": False}
-        recipe = replace(recipe, **quiet | {k: v for k, v in given.items() if k in quiet})
+    if given.get("method") == "nearest":  # said so as not to run the model
+        recipe = replace(recipe, measure_activations=False, recalibrate=False)
     _check(recipe)
     return recipe
 

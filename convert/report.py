@@ -54,8 +54,8 @@ class ActivationReport:
 
 @dataclass(frozen=True)
 class Speed:
-    """Of writing: MB of input per second, beside what this machine copies in memory, and reads of
-    the source, without doing anything to it.
+    """MB of input per second of the whole conversion, beside what this machine copies in memory,
+    and reads of the source, without doing anything to it.
     """
 
     input_mb_per_s: float
@@ -67,9 +67,9 @@ class Speed:
 class ConversionReport:
     """What `convert` returns. Paths are as the caller gave them.
 
-    `comparison` is with the source in float: of types that are calibrated, with a card, or with
-    examples. `ignored` are tensors
-    of the source that carry nothing, `notes` sentences for the user.
+    `comparison` is with the source in float: in a report of a calibrated file or with examples, and
+    with a card. `ignored` are tensors of the source that carry nothing, `notes` sentences for the
+    user.
     """
 
     source: str

@@ -17,6 +17,7 @@ from convert.models.base import Rows, TensorSpec
 from convert.parallel import in_order
 from convert.plan import Plan, PlannedTensor
 from convert.report import ActivationReport, TensorReport
+from convert.writers.gguf import Parts
 from edge import _native
 from edge.errors import ModelFileError
 from edge.formats import keys
@@ -51,12 +52,14 @@ def verify_file(
     entries: Iterable[Entry],
     plan: Plan,
     load: Load,
+    parts: Parts,
     advance: Callable[[int], None],
     threads: int,
 ) -> tuple[TensorReport, ...]:
     """Compare every key and tensor of `path` with what was planned and with the source.
 
-    Raises ModelFileError when anything differs by more than `RMSE_LIMITS`.
+    `parts` give the bytes that compensated tensors must have. Raises ModelFileError when those
+    differ, or anything by more than `RMSE_LIMITS`.
     """
     header = read_header(path)
     _check_entries(path, header.metadata, entries)
@@ -64,6 +67,8 @@ def verify_file(
     reports = []
     for tensor in plan.tensors:
         offset = header.tensors[tensor.spec.target].offset
+        if tensor.is_compensated:
+            _require_bytes(path, offset, tensor, parts)
         reports.append(_compare(path, offset, tensor, load, threads))
         advance(tensor.num_bytes)
     return tuple(reports)
@@ -137,6 +142,13 @@ def _errors(values: NDArray[np.float32], read: NDArray[np.float32], group: int) 
     peaks = np.abs(values.reshape(-1, group)).max(axis=1).astype(np.float64)
     squares = float((error * error).sum())
     return _Sums(squares, float((peaks * peaks).sum()), len(peaks), float(error.max()))
+
+
+def _require_bytes(path: Path, offset: int, tensor: PlannedTensor, parts: Parts) -> None:
+    with path.open("rb") as file:
+        file.seek(offset)
+        if not all(file.read(part.nbytes) == part.tobytes() for part in parts(tensor)):
+            raise _fault(path, f"tensor '{tensor.spec.target}' reads back otherwise than rounded")
 
 
 def _compare(

@@ -84,7 +84,7 @@ class WorkFolder:
             shutil.rmtree(self.path)
 
     def _write(self, name: str, pieces: Iterable[Any]) -> None:
-        with replacing(self.file(name)) as partial, partial.open("wb") as file:
+        with self.writing(name) as path, path.open("wb") as file:
             for piece in pieces:
                 file.write(piece)
 

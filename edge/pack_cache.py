@@ -28,6 +28,7 @@ from pathlib import Path
 from edge import _native
 from edge.cache_folder import cache_folder
 from edge.formats.atomic_file import replacing, sweep_partials
+from edge.formats.gguf_file import open_model
 
 SMALLEST_BYTES = 64 << 20  # packing less takes less time than it is worth
 LARGEST_FOLDER_BYTES = 32 << 30  # all side files together; the least recently used go first
@@ -92,6 +93,11 @@ def place_panels(denoiser: _native.Denoiser, file: _native.ModelFile) -> None:
         except (OSError, _native.FileFault) as reason:
             _log.info("weights are packed into memory: %s", reason)
             denoiser.pack_panels()
+
+
+def forget_panels(path: Path) -> None:
+    """Remove the side file of a model file that is about to go, or to be another one."""
+    _side_file_of(open_model(path)).path.unlink(missing_ok=True)
 
 
 def _side_file_of(file: _native.ModelFile) -> SideFile:

@@ -1,5 +1,4 @@
 // The Python module edge._native: checks arguments, releases the GIL, calls. Nothing else.
-#include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -8,6 +7,7 @@
 #include <stdexcept>
 #include <system_error>
 
+#include "arrays.h"
 #include "calibration_bindings.h"
 #include "denoiser.h"
 #include "dispatch.h"
@@ -19,20 +19,8 @@
 #include "peak.h"
 #include "quantize.h"
 
-namespace py = pybind11;
-
 namespace edge {
 namespace {
-
-using IntArray = py::array_t<int32_t, py::array::c_style>;
-using FloatArray = py::array_t<float, py::array::c_style>;
-using ByteArray = py::array_t<uint8_t, py::array::c_style>;
-
-template <typename Value>
-std::vector<Value> to_vector(const py::array_t<Value, py::array::c_style>& array) {
-    if (array.ndim() != 1) throw std::invalid_argument("a one-dimensional array is wanted");
-    return {array.data(), array.data() + array.size()};
-}
 
 ByteArray quantize(const std::string& type_name, const FloatArray& values, int64_t group_size,
                    bool has_minima) {

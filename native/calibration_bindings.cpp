@@ -1,6 +1,5 @@
 #include "calibration_bindings.h"
 
-#include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
 #include <algorithm>
@@ -10,19 +9,14 @@
 #include <string>
 #include <vector>
 
+#include "arrays.h"
 #include "compensate.h"
 #include "denoiser.h"
 #include "own_types.h"
 #include "quantize.h"
 
-namespace py = pybind11;
-
 namespace edge {
 namespace {
-
-using IntArray = py::array_t<int32_t, py::array::c_style>;
-using FloatArray = py::array_t<float, py::array::c_style>;
-using ByteArray = py::array_t<uint8_t, py::array::c_style>;
 
 // Bytes [rows][...] and errors [rows, cols]; with `scales` [rows] those of int8 columns alone.
 py::tuple quantize_with_compensation(const std::string& type_name, const FloatArray& values,
@@ -74,8 +68,7 @@ std::vector<float> hidden_rows(const Denoiser& denoiser, const FloatArray& hidde
 }
 
 FloatArray embedded(Denoiser& denoiser, const IntArray& ids) {
-    return rows_of(denoiser.embedded(std::vector<int32_t>(ids.data(), ids.data() + ids.size())),
-                   denoiser.shape().hidden_size);
+    return rows_of(denoiser.embedded(to_vector(ids)), denoiser.shape().hidden_size);
 }
 
 // The hidden states that leave a layer and, if asked for, what entered its products.

@@ -4,7 +4,7 @@ from noise to text.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from convert.canvases import (
     NoisyCanvas,
     add_noise,
     clean_examples,
+    draws_its_own,
     met_canvas,
     prompt_of,
 )
@@ -38,17 +39,23 @@ def noisy_canvases(
     that cannot be: a puzzle's canvas, a file without tokenizer. Raises RequestError for unusable
     examples.
     """
-    is_own = model.config.diffusion.in_place or model.tokenizer is None
-    num_own = _NUM_OWN if model.config.diffusion.in_place else _NUM_OWN_TEXTS
-    count = num_own if is_own and examples is None else _MOST_EXAMPLES
+    count = _MOST_EXAMPLES
+    if examples is None and draws_its_own(model):
+        count = _NUM_OWN if model.config.diffusion.in_place else _NUM_OWN_TEXTS
     clean = clean_examples(model, examples, count, seed, _STEPS)
     noisy = _with_noise(model, clean, seed)
     met = _met(model, clean, seed)
     mixed = chain.from_iterable(zip(*[noisy] * (_OWN_SHARE - 1), met, strict=False))
+    return first_rows(mixed, num_rows)
+
+
+def first_rows(canvases: Iterable[NoisyCanvas], num_rows: int) -> list[NoisyCanvas]:
+    """The first canvases that have so many positions in all, ten at least."""
     chosen: list[NoisyCanvas] = []
-    for canvas in mixed:
+    for canvas in canvases:
         chosen.append(canvas)
-        if sum(len(each.ids) for each in chosen) >= num_rows and len(chosen) >= 10:
+        num_rows -= len(canvas.ids)
+        if num_rows <= 0 and len(chosen) >= 10:
             break
     return chosen
 

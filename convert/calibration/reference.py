@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ from convert.calibration.moments import Moments
 from convert.canvases import NoisyCanvas
 from convert.parallel import in_order
 from edge import _native
-from edge.backends.native import chosen_isa, native_errors
+from edge.backends.native import chosen_isa, native_errors, native_mask, native_shape
 from edge.config import read_config
 from edge.engine import attention_of
 from edge.formats.gguf_file import header_of, open_model
@@ -37,11 +36,10 @@ class Reference:
         self.path, self.threads = str(path), threads
         self.file = open_model(path)
         self.config = read_config(header_of(self.path, self.file))
-        sizes = asdict(self.config.denoiser)
-        del sizes["architecture"]
+        shape = native_shape(self.config.denoiser)
         with native_errors(self.path):
             self._denoiser = _native.Denoiser(
-                self.file, _native.DenoiserShape(**sizes), threads, "int8", "f32", chosen_isa()
+                self.file, shape, threads, "int8", "f32", chosen_isa()
             )
 
     @property
@@ -114,6 +112,5 @@ class Reference:
         self, layer: int, canvas: NoisyCanvas, hidden: NDArray[np.float32], look: bool
     ) -> tuple[NDArray[np.float32], list[NDArray[np.float32]]]:
         mask = attention_of(self.config.diffusion, canvas.context_length)
-        native = _native.AttentionMask(mask.kind, mask.block_length, mask.origin)
         with native_errors(self.path):
-            return _native.run_layer(self._denoiser, layer, hidden, native, look)
+            return _native.run_layer(self._denoiser, layer, hidden, native_mask(mask), look)

@@ -59,11 +59,11 @@ class Rounding:
         return self.work.holds(name) and name in self.noise
 
     def _round(self, moments: Mapping[str, Moments]) -> None:
-        factors: dict[int, list[NDArray[np.float32]]] = {}  # matrices share their inputs
+        factors, made_of = [], None
         for name, each in moments.items():
-            if id(each) not in factors:
-                factors = {id(each): each.factors()}
-            self.work.keep(name, self._rounded(name, factors[id(each)]))
+            if each is not made_of:  # neighbours share their inputs
+                factors, made_of = each.factors(), each
+            self.work.keep(name, self._rounded(name, factors))
             self.noise[name] = each.int8_noise
         self.work.keep_json(_NOISE, self.noise)
 

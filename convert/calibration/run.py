@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import fnmatch
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import astuple, replace
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 import edge
-from convert.calibration.noise import noisy_canvases
+from convert.calibration.noise import first_rows, noisy_canvases
 from convert.calibration.reference import Reference
 from convert.calibration.rounding import Rounding
 from convert.calibration.sensitivity import Sensitivity, allot
@@ -23,13 +23,14 @@ from convert.canvases import NoisyCanvas
 from convert.compare import Comparison, compare
 from convert.job import REVISION, Job, Outcome
 from convert.metadata import Entry
-from convert.models.base import Rows
-from convert.parallel import in_order
+from convert.outputs import check_free_space
 from convert.plan import Plan, PlannedTensor, lossless_plan
 from convert.progress import counted
 from convert.work_folder import WorkFolder, work_folder
-from convert.writers.gguf import Parts, encoded, write_gguf
+from convert.writers.gguf import Parts, write_gguf
 from edge.formats import keys
+from edge.formats.groups import Layout
+from edge.pack_cache import forget_panels
 
 _MOST_ROWS = 8192  # canvas positions to calibrate with, fewer where hidden states are long
 _MOST_HIDDEN = 1 << 25  # values of them
@@ -37,8 +38,7 @@ _PROBE_ROWS = 512  # to measure one matrix after the other with
 _THRESHOLD_EXAMPLES = 8
 _REPORT_EXAMPLES = 64  # of the user's own; drawing as many takes long
 _REPORT_DRAWN = 16
-_SOURCE, _TRIAL = "source.gguf", "trial.gguf"
-_LOSSLESS = {"F16": "f16", "BF16": "bf16"}
+_SOURCE, _TRIAL, _LAYOUTS = "source.gguf", "trial.gguf", "layouts.json"
 
 
 @contextmanager
@@ -50,7 +50,7 @@ def calibrated(job: Job, nearest: Parts) -> Iterator[Outcome]:
     """
     # One thread for each product: several would add up in an order of their own.
     with threadpool_limits(1), work_folder(job.request.out, _identity(job)) as work:
-        source = _lossless_copy(job, work)
+        source = _lossless_copy(job, nearest, work)
         recipe = job.request.recipe
         if not recipe.is_calibrated:
             yield Outcome(job.plan, nearest, reference=source)
@@ -76,31 +76,17 @@ def _identity(job: Job) -> dict[str, object]:
     }
 
 
-def _lossless_copy(job: Job, work: WorkFolder) -> Path:
+def _lossless_copy(job: Job, nearest: Parts, work: WorkFolder) -> Path:
     """The source as a model file of its own float types."""
     path = work.file(_SOURCE)
     if work.holds(_SOURCE):
         return path
-    dtypes = {name: tensor.dtype for name, tensor in job.checkpoint.tensors.items()}
-    plan = lossless_plan(
-        job.spec,
-        lambda spec: (
-            _LOSSLESS.get(dtypes[spec.source], "f32")
-            if spec.role in {"linear", "head", "embedding"}
-            else "f32"
-        ),
-    )
-    copy = replace(job, plan=plan)
-
-    def parts(tensor: PlannedTensor) -> Iterator[NDArray[np.uint8]]:
-        def work_on(rows: Rows) -> NDArray[np.uint8]:
-            return encoded(tensor, job.load(tensor.spec, rows))
-
-        return in_order(work_on, tensor.spec.parts, job.request.threads)
-
+    plan = lossless_plan(job.spec, job.checkpoint)
+    # A trial of the rounded weights may come beside the copy and the weights themselves.
+    check_free_space(path, plan.data_bytes + 3 * job.needed_bytes)
     advance = counted(job.request.progress, "copy", plan.tensor_bytes)
     with work.writing(_SOURCE) as file:
-        write_gguf(file, copy.entries.values(), plan, parts, advance)
+        write_gguf(file, replace(job, plan=plan).entries.values(), plan, nearest, advance)
     return path
 
 
@@ -137,12 +123,14 @@ def _canvases(job: Job, source: Path, hidden_size: int) -> list[NoisyCanvas]:
 def _mixed(job: Job, reference: Reference, canvases: list[NoisyCanvas], work: WorkFolder) -> Plan:
     """The plan whose int4 tensors got the bits that they are worth."""
     plan, recipe = job.plan, job.request.recipe
+    if (kept := work.json(_LAYOUTS)) is not None:
+        return _with_layouts(plan, {name: Layout(*values) for name, values in kept.items()})
     pinned = {n for p in recipe.tensors for n in fnmatch.filter(_names(plan), p)}
     free = {
         t.spec.target: t for t in plan.tensors if t.layout.is_own and t.spec.target not in pinned
     }
     num_bytes = _budget(job) - sum(t.num_bytes for t in plan.tensors if t.spec.target not in free)
-    probes = _first_rows(canvases, _PROBE_ROWS)
+    probes = first_rows(canvases, _PROBE_ROWS)
     sensitivity = Sensitivity(
         reference,
         probes,
@@ -151,12 +139,15 @@ def _mixed(job: Job, reference: Reference, canvases: list[NoisyCanvas], work: Wo
     )
     ladders = sensitivity.ladders(free, partial(job.request.progress, "measure"))
     layouts = allot(ladders, num_bytes)
+    work.keep_json(_LAYOUTS, {name: astuple(layout) for name, layout in layouts.items()})
+    return _with_layouts(plan, layouts)
+
+
+def _with_layouts(plan: Plan, layouts: Mapping[str, Layout]) -> Plan:
+    names = (tensor.spec.target for tensor in plan.tensors)
+    pairs = zip(plan.tensors, names, strict=True)
     return replace(
-        plan,
-        tensors=tuple(
-            replace(t, layout=layouts[t.spec.target]) if t.spec.target in layouts else t
-            for t in plan.tensors
-        ),
+        plan, tensors=tuple(replace(t, layout=layouts.get(name, t.layout)) for t, name in pairs)
     )
 
 
@@ -171,16 +162,6 @@ def _budget(job: Job) -> int:
 
 def _names(plan: Plan) -> list[str]:
     return [tensor.spec.target for tensor in plan.tensors]
-
-
-def _first_rows(canvases: list[NoisyCanvas], num_rows: int) -> list[NoisyCanvas]:
-    """The first canvases that have so many rows together, at least ten, as there are ratios."""
-    chosen: list[NoisyCanvas] = []
-    for canvas in canvases:
-        if len(chosen) >= 10 and sum(len(each.ids) for each in chosen) >= num_rows:
-            break
-        chosen.append(canvas)
-    return chosen
 
 
 def _marked(plan: Plan, head: str) -> Plan:
@@ -219,11 +200,14 @@ def _threshold(
         threads=request.threads,
         progress=lambda _, done, total: request.progress("threshold", done, total),
     )
+    forget_panels(work.file(_TRIAL))
     commits = examined.files[1].commits
-    found = [(keys.ENTROPY_BOUND, commits.recalibrated_entropy_bound)]
-    if commits.recalibrated_threshold:
-        found.append((keys.THRESHOLD, commits.recalibrated_threshold))
-    return tuple(Entry(key, "f32", round(value, 4)) for key, value in found if value > 1e-4)
+    found = (
+        (keys.THRESHOLD, commits.recalibrated_threshold),
+        (keys.ENTROPY_BOUND, commits.recalibrated_entropy_bound),
+    )
+    # What is next to nothing cannot be written, and commits all or nothing.
+    return tuple(Entry(key, "f32", round(v, 4)) for key, v in found if v and v > 1e-4)
 
 
 def compared(job: Job, source: Path, file: Path) -> Comparison:
@@ -238,6 +222,7 @@ def compared(job: Job, source: Path, file: Path) -> Comparison:
         threads=request.threads,
         progress=request.progress,
     )
+    forget_panels(file)  # it is to have another name
     names = str(request.source), str(request.out)
     named = (replace(f, file=name) for f, name in zip(found.files, names, strict=True))
     return replace(found, files=tuple(named))

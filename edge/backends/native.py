@@ -117,8 +117,7 @@ class NativeBackend:
         check_options(threads, activations, kv)
         self.isa = chosen_isa()
         self.threads = default_threads() if threads is None else threads
-        sizes = {key: value for key, value in asdict(config).items() if key != "architecture"}
-        shape = _native.DenoiserShape(**sizes)
+        shape = native_shape(config)
         with native_errors(path):
             self._denoiser: _native.Denoiser | None = _native.Denoiser(
                 file, shape, self.threads, activations, kv, self.isa, pack=not pack_cache
@@ -172,7 +171,7 @@ class NativeBackend:
                 cache=cast("_native.KvCache | None", request.cache),
                 store=request.store,
                 num_stored=request.num_stored,
-                mask=_native_mask(request.mask),
+                mask=native_mask(request.mask),
                 head=head,
                 guidance_ids=guidance_ids,
                 guidance_scale=request.guidance_scale,
@@ -182,7 +181,7 @@ class NativeBackend:
 
     def logits(self, ids: NDArray[np.int32], mask: Mask) -> NDArray[np.float32]:
         with self._use() as denoiser, native_errors(self._path):
-            return denoiser.logits(ids, _native_mask(mask))
+            return denoiser.logits(ids, native_mask(mask))
 
     def close(self) -> None:
         with self._lock:
@@ -217,7 +216,14 @@ def check_options(threads: int | None, activations: str, kv: str) -> None:
         raise RequestError(f"kv is {kv!r}", hint=f"use {', '.join(KV_FORMATS)}")
 
 
-def _native_mask(mask: Mask) -> _native.AttentionMask:
+def native_shape(config: DenoiserConfig) -> _native.DenoiserShape:
+    """The same as the C++ engine takes it."""
+    sizes = {key: value for key, value in asdict(config).items() if key != "architecture"}
+    return _native.DenoiserShape(**sizes)
+
+
+def native_mask(mask: Mask) -> _native.AttentionMask:
+    """The same as the C++ engine takes it."""
     return _native.AttentionMask(mask.kind, mask.block_length, mask.origin)
 
 

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from convert import convert as run
-from convert.adapter import open_adapter
+from convert.adapter import LowRank, MergedTensor, open_adapter
+from convert.safetensors_file import read_header
 from edge.errors import EdgeError, ModelFileError, ModelNotFoundError, UnsupportedModelError
 from edge.formats.gguf_file import open_model
 
@@ -246,6 +247,28 @@ def test_names_without_the_prefix(dense: Make, lora: LoRA, tmp_path: Path) -> No
     lora.tensors = {name.removeprefix("base_model."): v for name, v in lora.tensors.items()}
     reason = "does not begin with base_model.model."
     assert reason in refused(dense, lora, tmp_path, ModelFileError)
+
+
+def test_two_tensors_in_the_place_of_one(dense: Make, lora: LoRA, tmp_path: Path) -> None:
+    made = dense()
+    lora.add(Q, 64, 64)
+    for name in ("model.norm.weight", "model.norm.base_layer.weight"):
+        lora.tensors[f"base_model.model.{name}"] = np.ones(64, np.float32)
+    with pytest.raises(ModelFileError, match=r"model\.norm.* both take the place of one"):
+        run(made.write(), tmp_path / "out.gguf", "f32", adapter=lora.write())
+
+
+def test_some_rows_are_merged_as_all_are(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    sizes = {"weight": (12, 8), "a": (2, 8), "b": (12, 2), "ea": (2, 12), "eb": (8, 2)}
+    tensors = {name: random.normal(size=s).astype(np.float32) for name, s in sizes.items()}
+    save_file(tensors, tmp_path / "t.safetensors")
+    stored = read_header(tmp_path / "t.safetensors")
+    for a, b, is_embedding in (("a", "b", False), ("ea", "eb", True)):
+        update = LowRank(stored[a], stored[b], 0.5, is_embedding)
+        merged = MergedTensor("weight", stored["weight"], update)
+        np.testing.assert_array_equal(merged.values(3, 5), merged.values()[3:8])
+        assert not np.array_equal(merged.values(), tensors["weight"])
 
 
 def test_magnitudes_of_dora(dense: Make, lora: LoRA, tmp_path: Path) -> None:

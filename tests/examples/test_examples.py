@@ -154,3 +154,10 @@ def test_the_budget_bench_reports_every_budget_and_half_of_a_full_run() -> None:
     assert max(budgets[:-1]) / 2 in budgets
     assert report["points"][-1]["quality"] == 1
     assert 0 <= report["half_time_share"] <= 1
+
+
+def test_the_conversion_bench_tells_what_it_took() -> None:
+    script = (EXAMPLES / "bench/conversion.py", "--gigabytes", "0.002")
+    said = run(sys.executable, *script, "--options", "--type int8 --method nearest").splitlines()
+    assert "int8" in said[0]
+    assert re.fullmatch(r"0.00 GB, \d+ layers: \d+ s, peak anonymous memory [1-9]\d+ MiB", said[-1])
