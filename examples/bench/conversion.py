@@ -137,7 +137,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         source = Path(name) / "checkpoint"
         source.mkdir()
         num_bytes = write_checkpoint(source, sizes, num_layers)
-        command = [sys.executable, "-m", "convert", str(source), f"{name}/out.gguf"]
+        program = Path(sys.executable).with_name("edge-convert")
+        command = [str(program), str(source), f"{name}/out.gguf"]
         seconds, peak, said = watched([*command, *shlex.split(arguments.options)])
     print(said.replace(name, "...").strip())
     print(
