@@ -41,7 +41,7 @@ def convert(
     threads: int | None = None,
     progress: Progress = silent,
 ) -> ConversionReport:
-    """Convert the checkpoint folder `source` to the GGUF file `out` and verify it.
+    """Convert `source`, a checkpoint folder or a GGUF, to the GGUF file `out` and verify it.
 
     `type` is f32, f16, bf16, int8, int4, q8_0 (by default) or q4_0; norms, biases and position
     tables stay f32. A `preset` is small or balanced (int4) or faithful (int8), which int4 and int8

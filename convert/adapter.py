@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 
 from convert import safetensors_file
 from convert.adapter_config import AdapterConfig, ends_with, read_adapter_config
-from convert.checkpoint import Checkpoint, hash_file
+from convert.checkpoint import Checkpoint
 from convert.json_file import shown
 from convert.models.base import Spec, folded, shape_text
 from convert.safetensors_file import StoredTensor, Tensor
+from convert.source import Source, hash_file
 from edge.errors import ModelFileError, ModelNotFoundError, UnsupportedModelError
 
 CONFIG = "adapter_config.json"
@@ -161,9 +162,9 @@ def merge(checkpoint: Checkpoint, folder: Path | None) -> Checkpoint:
     return replace(checkpoint, tensors=tensors, adapter=adapter)
 
 
-def check_merged(checkpoint: Checkpoint, spec: Spec) -> None:
+def check_merged(source: Source, spec: Spec) -> None:
     """Raise UnsupportedModelError where the adapter would change what is left out or shared."""
-    adapter = checkpoint.adapter
+    adapter = source.adapter
     if adapter is None:
         return
     sources = {tensor.source: tensor.role for tensor in spec.tensors}

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convert import json_file, safetensors_file
 from convert.safetensors_file import StoredTensor, Tensor
+from convert.source import Advance, hash_file
 from convert.tokenizer_files import (
     ADDED_TOKENS,
     TOKENIZER,
@@ -47,7 +48,6 @@ _LIMITS = {
 }
 _PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
 _SHARD_NAME = re.compile(r"[A-Za-z0-9._-]+")
-_HASH_CHUNK_BYTES = _MIB
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,11 @@ class Checkpoint:
     token_names: TokenNames
     chat_template: str | None
     adapter: Adapter | None = None  # merged into the tensors
+
+    @property
+    def path(self) -> Path:
+        """The folder."""
+        return self.folder
 
     @property
     def config_path(self) -> Path:
@@ -86,7 +91,7 @@ class Checkpoint:
         """Bytes of config.json and all weight files."""
         return sum(path.stat().st_size for path in (self.config_path, *self.weight_files))
 
-    def sha256(self, advance: Callable[[int], None] = lambda _: None) -> str:
+    def sha256(self, advance: Advance = lambda _: None) -> str:
         """Hash of config.json followed by the weight files in the order of their names."""
         digest = hashlib.sha256()
         for path in (self.config_path, *self.weight_files):
@@ -117,25 +122,15 @@ def open_checkpoint(source: Path) -> Checkpoint:
     )
 
 
-def hash_file(
-    path: Path, update: Callable[[bytes], None], advance: Callable[[int], None] = lambda _: None
-) -> None:
-    """Feed the file to `update` piece by piece; `advance` gets the bytes done since the last."""
-    with path.open("rb") as file:
-        while piece := file.read(_HASH_CHUNK_BYTES):
-            update(piece)
-            advance(len(piece))
-
-
 def _refuse_non_folder(source: Path) -> None:
     if source.is_dir():
         return
     if source.suffix in _PICKLES:
         raise _pickled(source)
     if not source.exists():
-        hint = f"give a folder that holds {CONFIG} and {WEIGHTS}"
+        hint = f"give a folder that holds {CONFIG} and {WEIGHTS}, or a .gguf file"
         raise ModelNotFoundError("no such checkpoint folder", path=source, hint=hint)
-    reason = "SOURCE is a file, a checkpoint folder is wanted"
+    reason = "SOURCE is a file, a checkpoint folder or a .gguf file is wanted"
     raise ModelFileError(source, None, reason, hint=f"give the folder that holds {CONFIG}")
 
 

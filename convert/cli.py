@@ -29,6 +29,7 @@ Examples:
   edge-convert Qwen3-0.6B-diffusion-bd3lm-v0.1 bd3lm.gguf --set diffusion.attention=block
   edge-convert ./my-model my-model.gguf --dry-run
   edge-convert ./my-model my-model.gguf --set diffusion.threshold=0.95 --set edge.task=sudoku
+  edge-convert public-Q6_K.gguf my-int4.gguf --type int4 --set diffusion.threshold=0.95
   edge-convert ./my-model my-model.gguf --adapter ./my-lora --type int8
   edge-convert compare my-model-f32.gguf my-model-int4.gguf
 
@@ -182,7 +183,7 @@ def command(
     quiet: bool,
     **options: Any,
 ) -> None:
-    """Convert the checkpoint folder SOURCE (config.json, safetensors) to one GGUF file.
+    """Convert SOURCE, a checkpoint folder (config.json, safetensors) or a GGUF, to one GGUF file.
 
     int8 and int4 run the model to see what its weights meet; that takes a while, and the same
     command goes on where a killed one stopped. What a type costs the denoiser is told by --report

@@ -1,4 +1,4 @@
-"""One conversion: what is wanted, and what will be in the file once the checkpoint is known."""
+"""One conversion: what is wanted, and what will be in the file once the source is known."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from convert.checkpoint import Checkpoint
 from convert.metadata import Entry, Kind, text_is_storable
 from convert.models.base import Choices, Rows, Spec, TensorSpec
 from convert.plan import Plan
 from convert.progress import Progress
 from convert.recipe import Recipe
+from convert.source import Source
 from convert.vocabulary import Vocabulary
 from convert.writers.gguf import Parts
 from edge.formats import groups, keys
@@ -74,10 +74,10 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Job:
-    """A request once the checkpoint is known: everything that will be in the file."""
+    """A request once the source is known: everything that will be in the file."""
 
     request: Request
-    checkpoint: Checkpoint
+    source: Source
     spec: Spec
     vocabulary: Vocabulary
     plan: Plan
@@ -93,12 +93,11 @@ class Job:
         if text_is_storable(name):
             entries.append(Entry(keys.NAME, "string", name))
         entries += self.spec.entries
-        entries += self.vocabulary.entries
-        entries += _texts(self.checkpoint)
+        entries += (*self.vocabulary.entries, *self.vocabulary.texts)
         entries += own_layouts(self.plan)
         if self.plan.bf16_activations:
             entries.append(Entry(keys.BF16_ACTIVATIONS, "strings", self.plan.bf16_activations))
-        entries += _provenance(self.checkpoint, self.plan.type, self.source_sha256)
+        entries += _provenance(self.source, self.plan.type, self.source_sha256)
         entries += self.measured
         return {entry.key: entry for entry in entries} | dict(self.request.choices.settings)
 
@@ -114,19 +113,12 @@ class Job:
     @property
     def notes(self) -> tuple[str, ...]:
         """What the user should know."""
-        adapter = self.checkpoint.adapter.note if self.checkpoint.adapter else ""
+        adapter = self.source.adapter.note if self.source.adapter else ""
         return tuple(filter(None, (*self.spec.notes, self.vocabulary.note, adapter)))
 
     def load(self, tensor: TensorSpec, rows: Rows) -> NDArray[np.float32]:
         """One of the tensor's parts, in the runtime's order."""
-        return tensor.load(self.checkpoint, rows)
-
-
-def _texts(checkpoint: Checkpoint) -> Iterator[Entry]:
-    if checkpoint.tokenizer:
-        yield Entry(keys.TOKENIZER_JSON, "string", checkpoint.tokenizer.json)
-    if checkpoint.chat_template:
-        yield Entry(keys.CHAT_TEMPLATE, "string", checkpoint.chat_template)
+        return tensor.load(self.source, rows)
 
 
 def own_layouts(plan: Plan) -> Iterator[Entry]:
@@ -136,11 +128,11 @@ def own_layouts(plan: Plan) -> Iterator[Entry]:
         yield Entry(key, _OWN_KINDS[key], tuple(values))
 
 
-def _provenance(checkpoint: Checkpoint, type: str, sha256: str | None) -> Iterator[Entry]:
-    yield Entry(keys.SOURCE_ARCHITECTURE, "string", checkpoint.architecture)
+def _provenance(source: Source, type: str, sha256: str | None) -> Iterator[Entry]:
+    yield Entry(keys.SOURCE_ARCHITECTURE, "string", source.architecture)
     if sha256 is not None:
         yield Entry(keys.SOURCE_SHA256, "string", sha256)
-    if checkpoint.adapter:
-        yield Entry(keys.ADAPTER_SHA256, "string", checkpoint.adapter.sha256)
+    if source.adapter:
+        yield Entry(keys.ADAPTER_SHA256, "string", source.adapter.sha256)
     yield Entry(keys.CONVERSION_TYPE, "string", type)
     yield Entry(keys.CONVERSION_REVISION, "u32", REVISION)

@@ -16,19 +16,21 @@ from numpy.typing import NDArray
 
 from convert.adapter import check_merged, merge
 from convert.card import model_card
-from convert.checkpoint import hash_file, open_checkpoint
+from convert.checkpoint import open_checkpoint
 from convert.job import Job, Outcome, Request
 from convert.metadata import SETTINGS, Entry, describe, summary
+from convert.model_file import is_model_file, open_model_file
 from convert.models import build_spec
-from convert.models.base import Rows, ignored
+from convert.models.base import Rows, Spec, ignored
 from convert.outputs import check_free_space, check_targets
 from convert.parallel import in_order
 from convert.plan import Plan, PlannedTensor, make_plan
 from convert.progress import counted
 from convert.report import ConversionReport, KeptF16, Speed, TensorReport
+from convert.source import Source, hash_file
 from convert.speed import machine_speed
 from convert.verify import check_keys, compare_activations, verify_file
-from convert.vocabulary import vocabulary_of
+from convert.vocabulary import Vocabulary, vocabulary_of
 from convert.writers.gguf import encoded, write_gguf
 from edge.errors import RequestError
 from edge.formats.atomic_file import replacing
@@ -60,17 +62,14 @@ def run(request: Request) -> ConversionReport:
     if not request.dry_run:
         sources = [path for path in (request.source, request.adapter) if path]
         check_targets(sources, request.out, request.texts, force=request.force)
-    checkpoint = merge(open_checkpoint(request.source), request.adapter)
-    spec = build_spec(checkpoint, request.choices)
-    check_merged(checkpoint, spec)
+    source, spec, vocabulary = _opened(request)
     plan = make_plan(spec, request.recipe)
-    vocabulary = vocabulary_of(checkpoint, spec.num_rows)
-    planned = Job(request, checkpoint, spec, vocabulary, plan)
+    planned = Job(request, source, spec, vocabulary, plan)
     check_keys(request.out, planned.entries.values())
     if request.dry_run:
         return _report(planned)
-    hashed = counted(request.progress, "hash", checkpoint.num_bytes)
-    job = replace(planned, source_sha256=checkpoint.sha256(hashed))
+    hashed = counted(request.progress, "hash", source.num_bytes)
+    job = replace(planned, source_sha256=source.sha256(hashed))
     check_free_space(request.out, job.needed_bytes)
     if not request.recipe.is_calibrated and not request.is_compared:
         return _write(job, Outcome(plan, partial(nearest, job)))
@@ -78,6 +77,23 @@ def run(request: Request) -> ConversionReport:
 
     with calibrated(job, partial(nearest, job)) as outcome:
         return _write(replace(job, plan=outcome.plan, measured=outcome.entries), outcome)
+
+
+def _opened(request: Request) -> tuple[Source, Spec, Vocabulary]:
+    """The source, and what it becomes."""
+    if is_model_file(request.source):
+        if request.adapter:
+            raise RequestError(
+                "an adapter is merged into a checkpoint folder, SOURCE is a model file",
+                path=request.source,
+                hint="give the checkpoint that the adapter was trained on",
+            )
+        model_file = open_model_file(request.source, request.choices)
+        return model_file, model_file.spec(), Vocabulary(())
+    checkpoint = merge(open_checkpoint(request.source), request.adapter)
+    spec = build_spec(checkpoint, request.choices)
+    check_merged(checkpoint, spec)
+    return checkpoint, spec, vocabulary_of(checkpoint, spec.num_rows)
 
 
 def nearest(job: Job, tensor: PlannedTensor) -> Iterator[NDArray[np.uint8]]:
@@ -130,10 +146,10 @@ def _write_and_verify(job: Job, outcome: Outcome, file: Path) -> ConversionRepor
 
 def _speed(job: Job, seconds: float) -> Speed | None:
     """None for a source that is read and written too fast to tell."""
-    num_bytes = job.checkpoint.num_bytes
+    num_bytes = job.source.num_bytes
     if num_bytes < _WORTH_TIMING:
         return None
-    return Speed(num_bytes / 1e6 / seconds, *machine_speed(job.checkpoint))
+    return Speed(num_bytes / 1e6 / seconds, *machine_speed(job.source))
 
 
 def _report(job: Job) -> ConversionReport:
@@ -143,12 +159,12 @@ def _report(job: Job) -> ConversionReport:
         source=str(job.request.source),
         output=str(job.request.out),
         adapter=str(job.request.adapter) if job.request.adapter else None,
-        adapter_sha256=job.checkpoint.adapter.sha256 if job.checkpoint.adapter else None,
-        source_architecture=job.checkpoint.architecture,
+        adapter_sha256=job.source.adapter.sha256 if job.source.adapter else None,
+        source_architecture=job.source.architecture,
         architecture=job.spec.architecture,
         type=plan.type,
         recipe=job.request.recipe.to_json(),
-        source_bytes=job.checkpoint.num_bytes,
+        source_bytes=job.source.num_bytes,
         size_bytes=plan.data_bytes,
         tensor_bytes=plan.tensor_bytes,
         num_weights=plan.num_values,
@@ -157,7 +173,7 @@ def _report(job: Job) -> ConversionReport:
         kept_f16=tuple(KeptF16(t.spec.target, t.kept_f16_because) for t in plan.kept_f16),
         bf16_activations=plan.bf16_activations,
         keys=summary(job.entries),
-        ignored=tuple(sorted(ignored(job.checkpoint))),
+        ignored=tuple(sorted(ignored(job.source))),
         notes=job.notes,
         source_sha256=job.source_sha256,
         dry_run=True,

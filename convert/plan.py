@@ -6,9 +6,9 @@ import fnmatch
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from convert.checkpoint import Checkpoint
 from convert.models.base import Spec, TensorSpec
 from convert.recipe import Recipe
+from convert.source import Source
 from edge.errors import RequestError
 from edge.formats.groups import (
     GROUP_SIZES,
@@ -106,11 +106,11 @@ def make_plan(spec: Spec, recipe: Recipe) -> Plan:
     return Plan(recipe.type, tensors, tuple(_matching(tensors, recipe.bf16_activations)))
 
 
-def lossless_plan(spec: Spec, checkpoint: Checkpoint) -> Plan:
+def lossless_plan(spec: Spec, source: Source) -> Plan:
     """Give each tensor the float type that holds the source's values exactly."""
 
     def layout(tensor: TensorSpec) -> Layout:
-        dtype = checkpoint.tensors[tensor.source].dtype
+        dtype = source.tensors[tensor.source].dtype
         return _plain("f32" if tensor.role in _STAY_FLOAT else _HOLDS.get(dtype, "f32"))
 
     return Plan("f32", tuple(PlannedTensor(each, layout(each)) for each in spec.tensors))

@@ -41,22 +41,31 @@ class _CannotSay(Exception):
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The keys, and why they hold no vocabulary (empty when they do)."""
+    """The keys, why foreign readers get no vocabulary (empty when they do), what is kept whole."""
 
     entries: tuple[Entry, ...]
     note: str = ""
+    texts: tuple[Entry, ...] = ()
 
 
 def vocabulary_of(checkpoint: Checkpoint, num_rows: int) -> Vocabulary:
     """The keys for a model of `num_rows` embedding rows, one token each."""
     nothing = (Entry(keys.TOKENIZER_MODEL, "string", "no_vocab"),)
+    texts = tuple(_texts(checkpoint))
     if checkpoint.tokenizer is None:
-        return Vocabulary(nothing, _note_of_older_files(checkpoint.folder))
+        return Vocabulary(nothing, _note_of_older_files(checkpoint.folder), texts)
     try:
-        return Vocabulary(tuple(_entries(checkpoint.tokenizer, num_rows)))
+        return Vocabulary(tuple(_entries(checkpoint.tokenizer, num_rows)), texts=texts)
     except _CannotSay as reason:
         note = f"foreign readers get no vocabulary: {reason}; this runtime reads tokenizer.json"
-        return Vocabulary(nothing, note)
+        return Vocabulary(nothing, note, texts)
+
+
+def _texts(checkpoint: Checkpoint) -> Iterator[Entry]:
+    if checkpoint.tokenizer:
+        yield Entry(keys.TOKENIZER_JSON, "string", checkpoint.tokenizer.json)
+    if checkpoint.chat_template:
+        yield Entry(keys.CHAT_TEMPLATE, "string", checkpoint.chat_template)
 
 
 def _note_of_older_files(folder: Path) -> str:

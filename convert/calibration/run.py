@@ -67,7 +67,7 @@ def _identity(job: Job) -> dict[str, object]:
     return {
         "revision": REVISION,
         "source": job.source_sha256,
-        "adapter": job.checkpoint.adapter.sha256 if job.checkpoint.adapter else None,
+        "adapter": job.source.adapter.sha256 if job.source.adapter else None,
         "recipe": request.recipe.to_json(),
         "settings": {key: str(entry.value) for key, entry in request.choices.settings.items()},
         "mask_token_id": request.choices.mask_token_id,
@@ -81,7 +81,7 @@ def _lossless_copy(job: Job, nearest: Parts, work: WorkFolder) -> Path:
     path = work.file(_SOURCE)
     if work.holds(_SOURCE):
         return path
-    plan = lossless_plan(job.spec, job.checkpoint)
+    plan = lossless_plan(job.spec, job.source)
     # A trial of the rounded weights may come beside the copy and the weights themselves.
     check_free_space(path, plan.data_bytes + 3 * job.needed_bytes)
     advance = counted(job.request.progress, "copy", plan.tensor_bytes)

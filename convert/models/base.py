@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from convert.checkpoint import Checkpoint
 from convert.json_file import shown
 from convert.metadata import Entry, describe
+from convert.source import Source
 from edge.errors import ModelFileError, UnsupportedModelError
 
 Role = Literal["norm", "bias", "embedding", "head", "linear", "table"]
@@ -58,13 +59,13 @@ class TensorSpec:
         step = max(1, _PART_VALUES // (unit * math.prod(self.shape[1:]))) * unit
         return [Rows(first, min(step, num_rows - first)) for first in range(0, num_rows, step)]
 
-    def load(self, checkpoint: Checkpoint, rows: Rows | None = None) -> NDArray[np.float32]:
+    def load(self, source: Source, rows: Rows | None = None) -> NDArray[np.float32]:
         """The values in the runtime's order, `shape`, or those of one of the `parts`.
 
         Raises ModelFileError if they are not finite.
         """
         rows = rows or Rows(0, self.shape[0])
-        values = checkpoint.tensors[self.source].values(rows.first, rows.count)
+        values = source.tensors[self.source].values(rows.first, rows.count)
         if not self.rope_heads:
             return values
         return pair_rope_rows(values, self.rope_heads * rows.count // self.shape[0])
@@ -85,11 +86,11 @@ class Spec:
     dropped: frozenset[str] = frozenset()
     notes: tuple[str, ...] = ()
 
-    def validate(self, checkpoint: Checkpoint) -> None:
+    def validate(self, source: Source) -> None:
         """Raise ModelFileError listing all missing, extra and wrongly shaped tensors."""
         wanted = {tensor.source: tensor.shape for tensor in self.tensors}
-        left_out = self.dropped | ignored(checkpoint)
-        found = {name: tensor.shape for name, tensor in checkpoint.tensors.items()}
+        left_out = self.dropped | ignored(source)
+        found = {name: tensor.shape for name, tensor in source.tensors.items()}
         wrong = [
             f"{name} is {shape_text(found[name])}, wanted {shape_text(shape)}"
             for name, shape in wanted.items()
@@ -101,8 +102,8 @@ class Spec:
             _list("wrong shape", wrong),
         )
         if reason := "; ".join(filter(None, faults)):
-            hint = "make config.json and the weights agree; another model cannot be converted"
-            raise ModelFileError(checkpoint.folder, None, f"tensors {reason}", hint=hint)
+            hint = "make its settings and its weights agree; another model cannot be converted"
+            raise ModelFileError(source.path, None, f"tensors {reason}", hint=hint)
 
 
 @dataclass(frozen=True)
@@ -210,9 +211,9 @@ def pair_rope_rows(weight: NDArray[np.float32], heads: int) -> NDArray[np.float3
     return np.ascontiguousarray(halves.swapaxes(1, 2)).reshape(rows, cols)
 
 
-def ignored(checkpoint: Checkpoint) -> frozenset[str]:
+def ignored(source: Source) -> frozenset[str]:
     """Names of tensors that carry nothing: the runtime computes them itself."""
-    return frozenset(name for name in checkpoint.tensors if name.endswith(_IGNORED_SUFFIXES))
+    return frozenset(name for name in source.tensors if name.endswith(_IGNORED_SUFFIXES))
 
 
 def folded(names: Iterable[str]) -> list[str]:

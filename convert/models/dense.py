@@ -85,7 +85,7 @@ class Family:
         return Spec(
             architecture=architecture,
             num_rows=shape.num_rows,
-            tensors=tuple(_tensors(shape, qkv_bias, self.qk_norm, has_head=not tied)),
+            tensors=tuple(tensors_of(shape, qkv_bias, self.qk_norm, has_head=not tied)),
             entries=(*shape.entries(architecture), *diffusion.values(), *tokens.entries()),
             dropped=frozenset({_HEAD} if tied else ()),
             notes=(note,) if note else (),
@@ -186,9 +186,10 @@ def _rope_theta(config: ConfigReader) -> float:
     return theta
 
 
-def _tensors(
+def tensors_of(
     shape: DenseShape, qkv_bias: bool, qk_norm: bool, *, has_head: bool
 ) -> Iterator[TensorSpec]:
+    """What a network of these sizes consists of, in the order of the file."""
     hidden = shape.hidden_size
     yield TensorSpec(_EMBEDDING, "token_embd.weight", (shape.num_rows, hidden), "embedding")
     for layer in range(shape.num_layers):

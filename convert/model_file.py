@@ -1,0 +1,249 @@
+"""A model file as the source of a conversion: a public GGUF, or one that was converted before.
+
+Names, the order of rows and the keys stay as they are; only how the weights are stored changes.
+What a quantized source has lost stays lost.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convert.metadata import SETTINGS, Entry, Kind, text_is_storable
+from convert.models.base import Choices, Spec, TensorSpec
+from convert.models.dense import tensors_of
+from convert.models.shape import DenseShape
+from convert.safetensors_file import Tensor, require_finite
+from convert.source import Advance, hash_file
+from edge import _native
+from edge.config import ModelConfig, read_config
+from edge.errors import ModelFileError
+from edge.formats import keys
+from edge.formats.gguf_file import Header, read_header
+
+_SUFFIX = ".gguf"
+_FLOATS = {"f32": "F32", "f16": "F16", "bf16": "BF16"}
+_POSITIONS = "position_embd.weight"
+# What the conversion says anew, and what tells of files that no longer exist.
+_SAID_ANEW = (
+    "edge.tensor.",
+    "edge.conversion.",
+    "edge.source.",
+    "edge.activations.",
+    "split.",
+    "quantize.",
+    "general.alignment",
+    "general.file_type",
+    "general.quantization_version",
+)
+_U32, _I32 = range(2**32), range(-(2**31), 2**31)
+
+
+@dataclass(frozen=True)
+class ModelFileTensor:
+    """One tensor of a model file, its values dequantized as the runtime does."""
+
+    path: Path
+    info: _native.TensorInfo
+
+    @property
+    def name(self) -> str:
+        """Its name in the file."""
+        return self.info.name
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Rows before columns."""
+        return tuple(self.info.shape)
+
+    @property
+    def dtype(self) -> str:
+        """The float type that holds its values exactly, as safetensors names it."""
+        return _FLOATS.get(self.info.type, "F32")
+
+    def values(self, first_row: int = 0, num_rows: int | None = None) -> NDArray[np.float32]:
+        """Of some rows, or all. Raises ModelFileError when one is not finite."""
+        count = self.shape[0] - first_row if num_rows is None else num_rows
+        if len(self.shape) == 1:
+            values = self._stored_rows(0, 1)[0, first_row : first_row + count]
+        else:
+            each = math.prod(self.shape[1:-1])
+            values = self._stored_rows(first_row * each, count * each)
+        values = values.reshape(count, *self.shape[1:])
+        require_finite(values, self.name, self.path, first_row)
+        return values
+
+    def equals(self, other: Tensor) -> bool:
+        """True when both hold the same values in the same shape."""
+        return self.shape == other.shape and np.array_equal(self.values(), other.values())
+
+    def _stored_rows(self, first: int, count: int) -> NDArray[np.float32]:
+        """[count, cols] of the file's rows."""
+        info, cols = self.info, self.shape[-1]
+        row_bytes = info.num_bytes // (math.prod(self.shape) // cols)
+        # read, not mapped: a mapped file that shrinks meanwhile kills the process
+        place = info.offset + first * row_bytes
+        stored = np.fromfile(self.path, np.uint8, count * row_bytes, offset=place)
+        if len(stored) < count * row_bytes:
+            reason = f"tensor '{self.name}' changed while it was read"
+            raise ModelFileError(self.path, place, reason, hint="convert again")
+        rows = stored.reshape(count, row_bytes)
+        return _native.dequantize(info.type, rows, cols, info.group_size, info.has_minima)
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """An opened model file; `entries` are those of its keys that stay, the caller's among them."""
+
+    path: Path
+    header: Header
+    config: ModelConfig
+    entries: Mapping[str, Entry]
+    adapter: None = None
+
+    @property
+    def architecture(self) -> str:
+        """What the checkpoint called its network, where the file tells; else its own name."""
+        told = self.header.metadata.get(keys.SOURCE_ARCHITECTURE)
+        is_told = isinstance(told, str) and text_is_storable(told)
+        return str(told) if is_told else self.config.denoiser.architecture
+
+    @property
+    def tensors(self) -> Mapping[str, ModelFileTensor]:
+        """By name."""
+        return {name: ModelFileTensor(self.path, t) for name, t in self.header.tensors.items()}
+
+    @property
+    def weight_files(self) -> tuple[Path, ...]:
+        """The file itself."""
+        return (self.path,)
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the file."""
+        return self.path.stat().st_size
+
+    def sha256(self, advance: Advance = lambda _: None) -> str:
+        """Hash of the file."""
+        digest = hashlib.sha256()
+        hash_file(self.path, digest.update, advance)
+        return digest.hexdigest()
+
+    def spec(self) -> Spec:
+        """The same network once more. Raises ModelFileError for tensors that do not belong."""
+        spec = Spec(
+            architecture=self.config.denoiser.architecture,
+            num_rows=self.config.denoiser.vocab_size,
+            tensors=tuple(self._specs()),
+            entries=tuple(self.entries.values()),
+            notes=tuple(self._notes()),
+        )
+        spec.validate(self)
+        return spec
+
+    def _specs(self) -> Iterator[TensorSpec]:
+        denoiser, names = self.config.denoiser, self.header.tensors.keys()
+        has_bias = denoiser.qkv_bias or "blk.0.attn_q.bias" in names
+        has_head = "output.weight" in names
+        specs = tensors_of(_shape(self.config), has_bias, denoiser.qk_norm, has_head=has_head)
+        for tensor in specs:
+            yield replace(tensor, source=tensor.target)
+            if tensor.role == "embedding" and _POSITIONS in names:
+                size = denoiser.context_length, denoiser.hidden_size
+                yield TensorSpec(_POSITIONS, _POSITIONS, size, "table")
+
+    def _notes(self) -> Iterator[str]:
+        types = {tensor.type for tensor in self.header.tensors.values()} - _FLOATS.keys()
+        if types:
+            yield f"SOURCE is quantized ({', '.join(sorted(types))}); what that lost stays lost"
+        if lost := sorted(set(_kept(self.header)) - self.entries.keys()):
+            yield f"keys of SOURCE in forms that are not written: {', '.join(lost)}"
+
+
+def is_model_file(path: Path) -> bool:
+    """Whether the path is to be read as a model file, not as a checkpoint folder."""
+    return path.suffix == _SUFFIX and not path.is_dir()
+
+
+def open_model_file(path: Path, choices: Choices) -> ModelFile:
+    """Read everything but the weights.
+
+    Raises ModelNotFoundError, ModelFileError, UnsupportedModelError for a network that the
+    runtime does not know.
+    """
+    header = read_header(path)
+    told = dict(choices.settings)
+    if choices.mask_token_id is not None:
+        told[keys.MASK_TOKEN_ID] = Entry(keys.MASK_TOKEN_ID, "u32", choices.mask_token_id)
+    changed = {key: entry.stored() for key, entry in told.items()}
+    config = read_config(replace(header, metadata=header.metadata | changed))
+    entries = {entry.key: entry for entry in _entries(header)}
+    rows = keys.VOCAB_SIZE.format(arch=config.denoiser.architecture)
+    entries.setdefault(rows, Entry(rows, "u32", config.denoiser.vocab_size))
+    return ModelFile(path, header, config, entries | told)
+
+
+def _kept(header: Header) -> Iterator[str]:
+    for key in header.metadata:
+        if not key.startswith(_SAID_ANEW) and key != keys.ARCHITECTURE:
+            yield key
+
+
+def _entries(header: Header) -> Iterator[Entry]:
+    for key in _kept(header):
+        value = header.metadata[key]
+        value = value.tolist() if isinstance(value, np.ndarray) else value
+        value = tuple(value) if isinstance(value, list) else value
+        if kind := _kind_of(key, value):
+            yield Entry(key, kind, value)
+
+
+def _kind_of(key: str, value: Any) -> Kind | None:
+    """How the value is written, None for what the writer has no form for."""
+    if isinstance(value, tuple):
+        return _kind_of_list(key, value)
+    if isinstance(value, bool):
+        return "bool"
+    if isinstance(value, str):
+        return "string" if text_is_storable(value) else None
+    if isinstance(value, float):
+        return "f32" if abs(value) <= np.finfo(np.float32).max else None
+    return "u32" if value in _U32 else None
+
+
+def _kind_of_list(key: str, values: tuple[Any, ...]) -> Kind | None:
+    if not values:
+        return None
+    if all(isinstance(value, bool) for value in values):
+        return "bools"
+    if all(isinstance(value, str) for value in values):
+        return "strings"
+    if not all(isinstance(value, int) for value in values):
+        return None
+    if key in SETTINGS or not all(value in _I32 for value in values):
+        return "u32s" if all(value in _U32 for value in values) else None
+    return "i32s"
+
+
+def _shape(config: ModelConfig) -> DenseShape:
+    denoiser = config.denoiser
+    return DenseShape(
+        hidden_size=denoiser.hidden_size,
+        num_heads=denoiser.num_heads,
+        num_kv_heads=denoiser.num_kv_heads,
+        head_dim=denoiser.head_dim,
+        num_layers=denoiser.num_layers,
+        feed_forward_size=denoiser.feed_forward_size,
+        context_length=denoiser.context_length,
+        num_rows=denoiser.vocab_size,
+        num_tokens=config.num_tokens,
+        rope_theta=denoiser.rope_theta,
+        norm_eps=denoiser.rms_norm_eps,
+    )
