@@ -24,6 +24,7 @@ def convert(
     preset: str | None = None,
     recipe: str | PathLike[str] | None = None,
     method: str | None = None,
+    smooth: bool | None = None,
     bits: float | None = None,
     size_bytes: int | None = None,
     group_size: int | None = None,
@@ -47,8 +48,10 @@ def convert(
     tables stay f32. A `preset` is small or balanced (int4) or faithful (int8), which int4 and int8
     take by themselves, balanced and faithful; a `recipe` is a JSON file that says the same in
     detail. Both run the model: `method` "compensated" rounds weights so that they make good each
-    other's errors for inputs at all noise levels, "nearest" does not. `examples` are texts to run
-    it on, a line each, or a prompt, a tab and its answer; by default the package's own.
+    other's errors for inputs at all noise levels, "nearest" does not; `smooth`, by default for
+    int8, first evens out channels with the columns they meet, by powers of two where that helps.
+    `examples` are texts to run it on, a line each, or a prompt, a tab and its answer; by default
+    the package's own.
 
     `bits` per weight, or `size_bytes` for the file, is what int4 may take, given to the tensors
     where it matters most. `group_size` 128, 64 or 32 is the largest group of int8 (by default a
@@ -76,6 +79,7 @@ def convert(
     changes = {
         "type": type,
         "method": method,
+        "smooth": smooth,
         "bits": bits,
         "size_bytes": size_bytes,
         "group_size": group_size,

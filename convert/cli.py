@@ -101,6 +101,12 @@ class Bytes(click.ParamType[int]):
     "which runs the model.  [default: compensated]",
 )
 @click.option(
+    "--smooth/--no-smooth",
+    default=None,
+    help="Before rounding, even out channels with the columns of weights they meet, by powers of "
+    "two where measured to help; the float network stays the same.  [default: for int8]",
+)
+@click.option(
     "--calibrate",
     "examples",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from convert.channel_scales import ChannelScales
 from convert.metadata import Entry, Kind, text_is_storable
 from convert.models.base import Choices, Rows, Spec, TensorSpec
 from convert.plan import Plan
@@ -63,13 +64,15 @@ class Request:
 @dataclass(frozen=True)
 class Outcome:
     """How the weights are rounded: the final plan, each tensor's bytes piece by piece, and keys
-    that were measured. `reference` is the source as a model file, where there is one.
+    that were measured. `reference` is the source as a model file, where there is one; `scales`
+    were applied to it before anything was rounded.
     """
 
     plan: Plan
     parts: Parts
     entries: tuple[Entry, ...] = ()
     reference: Path | None = None
+    scales: ChannelScales = field(default_factory=ChannelScales)
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,7 @@ class Job:
     plan: Plan
     source_sha256: str | None = None
     measured: tuple[Entry, ...] = ()  # keys that a calibration found
+    scales: ChannelScales = field(default_factory=ChannelScales)
     begun: float = field(default_factory=time.monotonic)  # seconds
 
     @property
@@ -117,8 +121,8 @@ class Job:
         return tuple(filter(None, (*self.spec.notes, self.vocabulary.note, adapter)))
 
     def load(self, tensor: TensorSpec, rows: Rows) -> NDArray[np.float32]:
-        """One of the tensor's parts, in the runtime's order."""
-        return tensor.load(self.source, rows)
+        """One of the tensor's parts as it is to be stored, before it is rounded."""
+        return self.scales.apply(tensor.target, tensor.load(self.source, rows), rows.first)
 
 
 def own_layouts(plan: Plan) -> Iterator[Entry]:

@@ -75,8 +75,9 @@ def run(request: Request) -> ConversionReport:
         return _write(job, Outcome(plan, partial(nearest, job)))
     from convert.calibration.run import calibrated
 
-    with calibrated(job, partial(nearest, job)) as outcome:
-        return _write(replace(job, plan=outcome.plan, measured=outcome.entries), outcome)
+    with calibrated(job, nearest) as outcome:
+        job = replace(job, plan=outcome.plan, measured=outcome.entries, scales=outcome.scales)
+        return _write(job, outcome)
 
 
 def _opened(request: Request) -> tuple[Source, Spec, Vocabulary]:

@@ -30,6 +30,7 @@ class Recipe:
     size_bytes: int | None = None
     tensors: Mapping[str, str] = field(default_factory=dict)
     bf16_activations: tuple[str, ...] = ()
+    smooth: bool = False  # channels evened out between neighbours before anything is rounded
     measure_activations: bool = False  # and have bfloat16 wherever int8 would be too coarse
     recalibrate: bool = False  # the commit threshold
 
@@ -48,6 +49,7 @@ class Recipe:
         """Whether the model must be run to follow it."""
         return (
             self.method == "compensated"
+            or self.smooth
             or self.is_mixed
             or self.measure_activations
             or self.recalibrate
@@ -61,7 +63,9 @@ class Recipe:
 PRESETS = {
     "small": Recipe("int4", "compensated", 128, recalibrate=True),
     "balanced": Recipe("int4", "compensated", 32, recalibrate=True),
-    "faithful": Recipe("int8", "compensated", measure_activations=True, recalibrate=True),
+    "faithful": Recipe(
+        "int8", "compensated", smooth=True, measure_activations=True, recalibrate=True
+    ),
 }
 _DEFAULTS = {"int4": "balanced", "int8": "faithful"}
 
@@ -91,7 +95,7 @@ def chosen(preset: str | None, file: Path | None, changes: Mapping[str, Any]) ->
         )
     recipe = replace(start, **given)
     if given.get("method") == "nearest":  # said so as not to run the model
-        recipe = replace(recipe, measure_activations=False, recalibrate=False)
+        recipe = replace(recipe, smooth=False, measure_activations=False, recalibrate=False)
     _check(recipe)
     return recipe
 
@@ -125,6 +129,8 @@ def _check(recipe: Recipe) -> None:
         raise RequestError(
             f"method compensated for {recipe.type}", hint=f"only {' and '.join(OWN_TYPES)} have it"
         )
+    if recipe.smooth and recipe.type in ("f32", "f16", "bf16"):
+        raise RequestError(f"smoothing for {recipe.type}", hint="only what is quantized needs it")
     if recipe.bits is not None and recipe.size_bytes is not None:
         raise RequestError("bits per weight and a size", hint="give one of them")
     if recipe.is_mixed and recipe.type != "int4":
@@ -160,6 +166,7 @@ _KINDS = {
     "size_bytes": lambda value: value is None or (_is_number(value) and isinstance(value, int)),
     "tensors": _is_table,
     "bf16_activations": _are_texts,
+    "smooth": _is_flag,
     "measure_activations": _is_flag,
     "recalibrate": _is_flag,
 }
@@ -172,6 +179,7 @@ _WANTED = {
     "size_bytes": "a whole number above 0, or null",
     "tensors": f"an object of patterns and types ({', '.join(TYPES)})",
     "bf16_activations": "a list of patterns",
+    "smooth": "true or false",
     "measure_activations": "true or false",
     "recalibrate": "true or false",
 }

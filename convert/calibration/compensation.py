@@ -64,3 +64,9 @@ def _row_scales(values: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArr
     """The scale of each row [rows], as stored, and its bytes [rows, 2]."""
     halves = (np.abs(values).max(axis=1) / np.float32(127)).astype("<f2")
     return halves.astype(np.float32), halves[:, None].view(np.uint8)
+
+
+def read_back(values: NDArray[np.float32], layout: Layout) -> NDArray[np.float32]:
+    """`values` [rows, cols] as they are when rounded to nearest, for comparison."""
+    stored = _native.quantize(layout.type, values, *layout.choices)
+    return _native.dequantize(layout.type, stored, values.shape[1], *layout.choices)

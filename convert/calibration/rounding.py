@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from convert.calibration.compensation import round_compensated
 from convert.calibration.moments import Moments
 from convert.calibration.reference import Reference
+from convert.calibration.smoothing import BEFORE_HEAD, IN_LAYER, Place, Smoothing
 from convert.canvases import NoisyCanvas
 from convert.parallel import in_order
 from convert.plan import PlannedTensor
@@ -30,6 +31,7 @@ class Rounding:
     reference: Reference
     canvases: Sequence[NoisyCanvas]
     tensors: Mapping[str, PlannedTensor]  # those to be compensated
+    smoothing: Smoothing
     work: WorkFolder
     noise: dict[str, float] = field(default_factory=dict)  # of int8 inputs, by matrix
 
@@ -40,27 +42,32 @@ class Rounding:
         total = reference.num_layers + 1
         for layer in range(reference.num_layers):
             progress(layer, total)
-            names = [name for name in reference.matrices_of(layer) if name in self.tensors]
-            if all(map(self._is_done, names)):
+            places = [place.within(f"blk.{layer}.") for place in IN_LAYER]
+            names = reference.matrices_of(layer)
+            if self._is_done(names, places):
                 reference.run_layer(layer, self.canvases, hidden)
-                continue
-            moments = reference.watch_layer(layer, self.canvases, hidden)
-            self._round({name: moments[name] for name in names})
+            else:
+                self._round(reference.watch_layer(layer, self.canvases, hidden), places)
         progress(reference.num_layers, total)
-        if reference.head in self.tensors and not self._is_done(reference.head):
-            self._round({reference.head: reference.watch_head(self.canvases, hidden)})
+        if not self._is_done([reference.head], BEFORE_HEAD):
+            moments = {reference.head: reference.watch_head(self.canvases, hidden)}
+            self._round(moments, BEFORE_HEAD)
         progress(total, total)
 
     def too_coarse_for_int8(self) -> list[str]:
         """Matrices whose inputs would lose too much, after `run`."""
         return [name for name, noise in self.noise.items() if noise > _MOST_NOISE]
 
-    def _is_done(self, name: str) -> bool:
-        return self.work.holds(name) and name in self.noise
+    def _is_done(self, names: Iterable[str], places: Sequence[Place]) -> bool:
+        chosen = filter(self.tensors.__contains__, names)
+        are_kept = all(self.work.holds(name) and name in self.noise for name in chosen)
+        return self.smoothing.recall(places) and are_kept
 
-    def _round(self, moments: Mapping[str, Moments]) -> None:
+    def _round(self, moments: Mapping[str, Moments], places: Sequence[Place]) -> None:
+        self.smoothing.choose(places, moments)
         factors, made_of = [], None
-        for name, each in moments.items():
+        for name in filter(self.tensors.__contains__, moments):
+            each = moments[name]
             if each is not made_of:  # neighbours share their inputs
                 factors, made_of = each.factors(), each
             self.work.keep(name, self._rounded(name, factors))
@@ -75,6 +82,7 @@ class Rounding:
 
         def work(first: int) -> NDArray[np.uint8]:
             values = self.reference.rows(name, first, min(_ROWS, num_rows - first))
+            values = self.smoothing.scales.apply(name, values, first)
             return round_compensated(values, layout, factors)
 
         return in_order(work, range(0, num_rows, _ROWS), self.reference.threads)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import astuple, replace
 from functools import partial
@@ -19,7 +19,9 @@ from convert.calibration.noise import first_rows, noisy_canvases
 from convert.calibration.reference import Reference
 from convert.calibration.rounding import Rounding
 from convert.calibration.sensitivity import Sensitivity, allot
+from convert.calibration.smoothing import Smoothing
 from convert.canvases import NoisyCanvas
+from convert.channel_scales import ChannelScales
 from convert.compare import Comparison, compare
 from convert.job import REVISION, Job, Outcome
 from convert.metadata import Entry
@@ -38,11 +40,12 @@ _PROBE_ROWS = 512  # to measure one matrix after the other with
 _THRESHOLD_EXAMPLES = 8
 _REPORT_EXAMPLES = 64  # of the user's own; drawing as many takes long
 _REPORT_DRAWN = 16
+PartsOf = Callable[[Job, PlannedTensor], Iterator[NDArray[np.uint8]]]
 _SOURCE, _TRIAL, _LAYOUTS = "source.gguf", "trial.gguf", "layouts.json"
 
 
 @contextmanager
-def calibrated(job: Job, nearest: Parts) -> Iterator[Outcome]:
+def calibrated(job: Job, nearest: PartsOf) -> Iterator[Outcome]:
     """How the job's weights are to be rounded; `nearest` gives the bytes of plain rounding.
 
     What takes long is kept beside the target until the caller is done with the outcome. Raises
@@ -50,15 +53,15 @@ def calibrated(job: Job, nearest: Parts) -> Iterator[Outcome]:
     """
     # One thread for each product: several would add up in an order of their own.
     with threadpool_limits(1), work_folder(job.request.out, _identity(job)) as work:
-        source = _lossless_copy(job, nearest, work)
+        source = _lossless_copy(job, partial(nearest, job), work)
         recipe = job.request.recipe
         if not recipe.is_calibrated:
-            yield Outcome(job.plan, nearest, reference=source)
+            yield Outcome(job.plan, partial(nearest, job), reference=source)
             return
-        plan = _calibrate(job, source, work)
-        parts = partial(_parts, work, nearest)
+        plan, scales = _calibrate(job, source, work)
+        parts = partial(_parts, work, partial(nearest, replace(job, scales=scales)))
         entries = _threshold(job, plan, parts, source, work) if recipe.recalibrate else ()
-        yield Outcome(plan, parts, entries, source)
+        yield Outcome(plan, parts, entries, source, scales)
 
 
 def _identity(job: Job) -> dict[str, object]:
@@ -90,8 +93,8 @@ def _lossless_copy(job: Job, nearest: Parts, work: WorkFolder) -> Path:
     return path
 
 
-def _calibrate(job: Job, source: Path, work: WorkFolder) -> Plan:
-    """Fill the work folder with the rounded tensors; returns the final plan."""
+def _calibrate(job: Job, source: Path, work: WorkFolder) -> tuple[Plan, ChannelScales]:
+    """Fill the work folder with the rounded tensors; returns the final plan and the scales."""
     request, recipe = job.request, job.request.recipe
     reference = Reference(source, request.threads)
     canvases = _canvases(job, source, reference.config.denoiser.hidden_size)
@@ -101,13 +104,15 @@ def _calibrate(job: Job, source: Path, work: WorkFolder) -> Plan:
     if recipe.method == "compensated":
         plan = _marked(plan, reference.head)
     chosen = {t.spec.target: t for t in plan.tensors if t.is_compensated}
-    rounding = Rounding(reference, canvases, chosen, work)
+    layouts = {t.spec.target: t.layout for t in plan.tensors} if recipe.smooth else {}
+    smoothing = Smoothing(reference, layouts, work)
+    rounding = Rounding(reference, canvases, chosen, smoothing, work)
     rounding.run(partial(request.progress, "calibrate"))
     if recipe.measure_activations:
         wanted = set(plan.bf16_activations) | set(rounding.too_coarse_for_int8())
         names = (tensor.spec.target for tensor in plan.tensors)
         plan = replace(plan, bf16_activations=tuple(name for name in names if name in wanted))
-    return plan
+    return plan, smoothing.scales
 
 
 def _canvases(job: Job, source: Path, hidden_size: int) -> list[NoisyCanvas]:

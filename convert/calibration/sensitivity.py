@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from convert.calibration.compensation import read_back
 from convert.calibration.moments import weighted_error
 from convert.calibration.reference import Hidden, Reference
 from convert.canvases import NoisyCanvas
@@ -89,7 +90,7 @@ class Sensitivity:
         for rows, canvas in zip(hidden, self.canvases, strict=True):
             for row, token in zip(rows, canvas.ids, strict=True):
                 values = self._values(tensor, int(token), 1)
-                row += (_read_back(values, layout) - values)[0]
+                row += (read_back(values, layout) - values)[0]
         kl = _mean_kl(wanted, self._logits(hidden, 0))
         return self._ladder(tensor, np.ones(tensor.spec.shape[-1]), kl)
 
@@ -178,13 +179,7 @@ def _layouts(tensor: PlannedTensor) -> list[Layout]:
 def _rounding_error(
     values: NDArray[np.float32], layout: Layout, mean_squares: NDArray[np.float64]
 ) -> float:
-    return weighted_error(values, _read_back(values, layout), mean_squares)
-
-
-def _read_back(values: NDArray[np.float32], layout: Layout) -> NDArray[np.float32]:
-    """Rounded to nearest."""
-    stored = _native.quantize(layout.type, values, *layout.choices)
-    return _native.dequantize(layout.type, stored, values.shape[1], *layout.choices)
+    return weighted_error(values, read_back(values, layout), mean_squares)
 
 
 def _mean_kl(wanted: list[NDArray[np.float64]], found: list[NDArray[np.float64]]) -> float:

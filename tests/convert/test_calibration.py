@@ -286,6 +286,7 @@ def test_unusable_recipes_are_one_line(
         (("--bits", "2"), "at their fewest bits"),
         (("--size", "many"), "'many' is no size like 1.1GB"),
         (("--type", "q4_0", "--method", "compensated"), "method compensated for q4_0"),
+        (("--type", "f16", "--smooth"), "smoothing for f16"),
     ],
 )
 def test_choices_that_cannot_be(
