@@ -367,3 +367,57 @@ def test_kills_at_random_moments_of_a_calibration(golden: Golden, tmp_path: Path
     run(source, out, "int4", force=True)
     assert hashlib.sha256(out.read_bytes()).hexdigest() == wanted
     assert [path.name for path in out.parent.iterdir()] == [out.name]
+
+
+# Forks calibrations; each goes on where the last one was killed, and is killed before a later one
+# of the changes that it makes to the disk.
+AT_EACH_WRITE = """
+import hashlib, os, shutil, signal, sys
+from pathlib import Path
+import convert, convert.pipeline, convert.calibration.run, edge
+
+source, out, wanted = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
+CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "shutil.rmtree", "os.truncate"}
+left = 0
+
+def hook(event, arguments):
+    global left
+    writes = event == "open" and isinstance(arguments[2], int) and arguments[2] & os.O_ACCMODE
+    if event in CHANGES or writes:
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+def child(kill_at):
+    global left
+    pid = os.fork()
+    if pid == 0:
+        left = kill_at
+        sys.addaudithook(hook)
+        convert.convert(source, out, "int8", force=True, threads=1)
+        os._exit(0)
+    return os.waitpid(pid, 0)[1]
+
+def is_whole():
+    return hashlib.sha256(out.read_bytes()).hexdigest() == wanted
+
+kills = 0
+while status := child(kills + 1):
+    assert os.WTERMSIG(status) == signal.SIGKILL, status
+    kills += 1
+    assert not out.exists() or is_whole(), f"torn by kill {kills}"
+assert is_whole()
+assert [path.name for path in out.parent.iterdir()] == [out.name]
+print(kills)
+"""
+
+
+@pytest.mark.slow
+def test_a_kill_at_each_write_of_a_calibration(golden: Golden, tmp_path: Path) -> None:
+    source, out = golden("llada"), tmp_path / "out" / "model.gguf"
+    out.parent.mkdir()
+    wanted = run(source, tmp_path / "whole.gguf", "int8").sha256
+    command = [sys.executable, "-c", AT_EACH_WRITE, str(source), str(out), str(wanted)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 30
