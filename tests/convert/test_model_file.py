@@ -160,35 +160,29 @@ def logits(path: Path, activations: str = "f32") -> Values:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("architecture", ["llada", "dream"])
-def test_a_public_file_says_what_its_checkpoint_says(
-    pair: Callable[..., Pair], architecture: str, kind: str
+def test_a_public_file_is_its_checkpoint(
+    pair: Callable[..., Pair], tmp_path: Path, architecture: str, kind: str
 ) -> None:
-    made = pair(architecture, kind)
-    public, ours = logits(made.public), logits(made.ours)
-    assert np.abs(ours).max() > 0.1
-    np.testing.assert_allclose(public, ours, rtol=1e-4, atol=1e-4 * np.abs(ours).max())
+    made, again = pair(architecture, kind), tmp_path / "again.gguf"
+    wanted, public = logits(made.ours), logits(made.public)
+    assert np.abs(wanted).max() > 0.1
+    np.testing.assert_allclose(public, wanted, rtol=1e-4, atol=1e-4 * np.abs(wanted).max())
     one, two = edge.inspect(made.public).config, edge.inspect(made.ours).config
     assert one.diffusion.shift_logits == two.diffusion.shift_logits
     assert one.denoiser == two.denoiser
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("architecture", ["llada", "dream"])
-def test_a_public_file_converts_to_the_same_weights(
-    pair: Callable[..., Pair], tmp_path: Path, architecture: str, kind: str
-) -> None:
-    made = pair(architecture, kind)
-    again = tmp_path / "again.gguf"
     report = run(made.public, again, "f32")
-    one, two = open_model(again), open_model(made.ours)
+    assert ("SOURCE is quantized" in " ".join(report.notes)) == (kind not in FLOATS)
+    assert_same_weights(again, made.ours)
+    np.testing.assert_array_equal(logits(again), wanted)
+
+
+def assert_same_weights(one_path: Path, two_path: Path) -> None:
+    one, two = open_model(one_path), open_model(two_path)
     assert one.tensors.keys() == two.tensors.keys()
     for name, tensor in two.tensors.items():
         rows = tensor.shape[0] if len(tensor.shape) > 1 else 1
-        np.testing.assert_array_equal(
-            one.read_rows(name, 0, rows), two.read_rows(name, 0, rows), name
-        )
-    np.testing.assert_array_equal(logits(again), logits(made.ours))
-    assert ("SOURCE is quantized" in " ".join(report.notes)) == (kind not in FLOATS)
+        read = (file.read_rows(name, 0, rows) for file in (one, two))
+        np.testing.assert_array_equal(*read, name)
 
 
 def told(header: Header) -> dict[str, str]:
