@@ -190,6 +190,12 @@ std::unique_ptr<KvCache> make_cache(const Denoiser& denoiser, int64_t capacity) 
                                      capacity);
 }
 
+void reserve_in_cache(KvCache& cache, int64_t capacity) {
+    if (capacity > int64_t{1} << 28)  // the longest context that a file may have
+        throw std::invalid_argument("a cache's capacity is at most 2^28");
+    cache.reserve(capacity);
+}
+
 py::dict limits_dict() {
     using namespace py::literals;
     return py::dict("max_keys"_a = limits::max_keys, "max_tensors"_a = limits::max_tensors,
@@ -293,6 +299,7 @@ void register_step_types(py::module_& m) {
     py::class_<KvCache>(m, "KvCache")
         .def(py::init(&make_cache), py::arg("denoiser"), py::arg("capacity"))
         .def("truncate", &KvCache::truncate, py::arg("length"))
+        .def("reserve", &reserve_in_cache, py::arg("capacity"))
         .def("valid",
              [](const KvCache& c) { return numeric_array(c.valid()).attr("view")("bool"); })
         .def("keys", cached<true>, py::arg("position"))

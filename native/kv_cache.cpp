@@ -1,6 +1,7 @@
 #include "kv_cache.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace edge {
 
@@ -59,6 +60,20 @@ void KvCache::clear(const std::vector<int32_t>& positions) {
 void KvCache::truncate(int64_t length) {
     for (int64_t p = std::max<int64_t>(0, length); p < capacity_; ++p)
         valid_[static_cast<size_t>(p)] = 0;
+}
+
+void KvCache::reserve(int64_t capacity) {
+    if (capacity <= capacity_) return;
+    KvCache larger(num_layers_, shape_, capacity);
+    const auto copy = [this, &larger](const AlignedBytes& from, AlignedBytes& to, int64_t size) {
+        for (int64_t head = 0; head < num_layers_ * shape_.num_kv_heads; ++head)
+            std::copy_n(from.get() + head * num_blocks_ * size, num_blocks_ * size,
+                        to.get() + head * larger.num_blocks_ * size);
+    };
+    copy(keys_, larger.keys_, shape_.key_block());
+    copy(values_, larger.values_, shape_.value_block());
+    std::copy(valid_.begin(), valid_.end(), larger.valid_.begin());
+    *this = std::move(larger);
 }
 
 }  // namespace edge

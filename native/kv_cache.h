@@ -42,6 +42,8 @@ public:
     void mark_valid(int64_t position) { valid_[static_cast<size_t>(position)] = 1; }
     // Forget every position from `length` on.
     void truncate(int64_t length);
+    // Make room for positions below `capacity`; what is stored stays.
+    void reserve(int64_t capacity);
 
 private:
     int64_t block_index(int64_t layer, int64_t kv_head, int64_t block) const {

@@ -61,9 +61,9 @@ void check_step(const StepInput& input, const DenoiserShape& shape) {
         require(i == 0 || input.positions[i] > input.positions[i - 1], "positions must ascend");
     }
     for (size_t i = 0; i < input.head_rows.size(); ++i)
-        require(input.head_rows[i] >= (i == 0 ? 0 : input.head_rows[i - 1] + 1) &&
+        require(input.head_rows[i] >= (i == 0 ? 0 : input.head_rows[i - 1]) &&
                     input.head_rows[i] < static_cast<int64_t>(input.ids.size()),
-                "head rows must ascend and be active");
+                "head rows must not descend and be active");
     require(input.mask.kind != AttentionMask::Kind::block || input.mask.block_length > 0,
             "a block mask needs a block length");
     check_choices(input.head, shape.vocab_size);

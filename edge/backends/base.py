@@ -56,7 +56,13 @@ class LogitBias:
 
 
 class Cache(Protocol):
-    """Keys and values of one request, held by the backend that made it."""
+    """Keys and values, held by the backend that made it."""
+
+    def truncate(self, length: int) -> None:
+        """Forget every position from ``length`` on."""
+
+    def reserve(self, capacity: int) -> None:
+        """Make room for positions below ``capacity``; what is stored stays."""
 
 
 @dataclass(frozen=True)

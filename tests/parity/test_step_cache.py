@@ -144,6 +144,35 @@ def test_truncate_to_nothing(model: _native.Denoiser, step: Step, length: int) -
     assert not cache.valid().any()
 
 
+@pytest.mark.parametrize("capacity", [10, 20, 33, 64])
+def test_a_larger_cache_holds_the_same(
+    model: _native.Denoiser,
+    step: Step,
+    head_fields: Fields,
+    cache_content: Content,
+    capacity: int,
+) -> None:
+    mask = _native.AttentionMask("causal")
+    small, large = _native.KvCache(model, capacity), _native.KvCache(model, CAPACITY)
+    for cache in (small, large):
+        step(model, IDS[:10], cache=cache, store=True, mask=mask)
+    small.reserve(CAPACITY)
+    small.reserve(5)  # there is more room than that
+    assert all(map(np.array_equal, cache_content(small), cache_content(large)))
+    rest = {"positions": range(10, LENGTH), "store": True, "mask": mask}
+    figures = [head_fields(step(model, IDS[10:], cache=c, **rest)) for c in (small, large)]
+    assert same(*figures)
+    assert all(map(np.array_equal, cache_content(small), cache_content(large)))
+
+
+def test_room_beyond_any_context_is_refused(model: _native.Denoiser, step: Step) -> None:
+    cache = _native.KvCache(model, 16)
+    step(model, IDS[:10], cache=cache, store=True)
+    with pytest.raises(ValueError, match="capacity is at most"):
+        cache.reserve(1 << 50)
+    assert cache.valid()[:10].all()
+
+
 def test_truncate_beyond_the_end_forgets_nothing(model: _native.Denoiser, step: Step) -> None:
     cache = _native.KvCache(model, LENGTH)
     step(model, IDS, cache=cache, store=True)

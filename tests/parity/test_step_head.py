@@ -52,6 +52,29 @@ def logits(model: _native.Denoiser) -> NDArray[np.float32]:
     return model.logits(IDS)
 
 
+@pytest.mark.parametrize("isa", _native.supported_isas())
+def test_a_row_may_be_asked_several_times(
+    path: Path, denoiser: Denoisers, step: Step, logits: NDArray[np.float32], isa: str
+) -> None:
+    """With another token lifted each time, which is how tokens that are not the best are scored."""
+    asked = np.array([5, 5, 5, 9, 9, 63], np.int32)
+    tokens = np.array([0, 300, 599, 7, 256, 3], np.int32)
+    lift = np.float32(128)
+    bias = {
+        "bias_starts": np.arange(len(asked) + 1, dtype=np.int32),
+        "bias_ids": tokens,
+        "bias_values": np.full(len(asked), lift),
+    }
+    engine = denoiser(path, isa=isa, threads=2)
+    output = step(engine, IDS, None, asked, head=_native.HeadOptions(**bias))
+    assert output.top1.tolist() == tokens.tolist()
+    assert output.top1_logit == pytest.approx(logits[asked, tokens] + lift, abs=2e-5)
+    once = step(engine, IDS, None, [5, 9, 63])
+    for name in ("plain_top1", "plain_top1_logit", "plain_log_z"):
+        repeated = getattr(once, name)[[0, 0, 0, 1, 1, 2]]
+        assert np.array_equal(getattr(output, name), repeated)
+
+
 def test_figures_of_the_row(
     model: _native.Denoiser, step: Step, logits: NDArray[np.float32]
 ) -> None:
