@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from edge._native import CancelFlag
+    from edge.conversation import Conversation
     from edge.errors import (
         BudgetError,
         CancelledError,
@@ -28,8 +29,10 @@ if TYPE_CHECKING:
         RequestError,
         UnsupportedModelError,
     )
-    from edge.model import Model, ModelInfo, inspect, load
-    from edge.result import Commit, Done, Draft, Result, Stats
+    from edge.holes import Hole
+    from edge.info import ModelInfo, inspect
+    from edge.model import Model, load
+    from edge.result import Commit, Done, Draft, FilledHole, Result, Stats
 
 __version__ = "0.1.0"
 
@@ -49,8 +52,11 @@ _HOMES = {
         "RequestError",
         "UnsupportedModelError",
     ),
-    "edge.model": ("Model", "ModelInfo", "inspect", "load"),
-    "edge.result": ("Commit", "Done", "Draft", "Result", "Stats"),
+    "edge.conversation": ("Conversation",),
+    "edge.holes": ("Hole",),
+    "edge.info": ("ModelInfo", "inspect"),
+    "edge.model": ("Model", "load"),
+    "edge.result": ("Commit", "Done", "Draft", "FilledHole", "Result", "Stats"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -61,10 +67,13 @@ __all__ = [
     "Commit",
     "ConstraintError",
     "ContextLengthError",
+    "Conversation",
     "DoesNotFitError",
     "Done",
     "Draft",
     "EdgeError",
+    "FilledHole",
+    "Hole",
     "Model",
     "ModelClosedError",
     "ModelFileError",

@@ -28,7 +28,7 @@ class Answer:
 
     def eos_index(self) -> int | None:
         """Index of the first end token in the committed beginning."""
-        if self._diffusion.in_place or self._options.eos == "forbid":
+        if self._canvas.is_form or self._options.eos == "forbid":
             return None
         hits = np.flatnonzero(np.isin(self._canvas.committed_prefix(), self._diffusion.eos_ids))
         return int(hits[0]) if len(hits) else None
@@ -55,6 +55,6 @@ class Answer:
 
     def ids(self, status: str) -> NDArray[np.int32]:
         """A finished answer whole, a cancelled one as far as it is committed."""
-        if status != "complete" and not self._diffusion.in_place:
+        if status != "complete" and not self._canvas.is_form:
             return self.before_eos(self._canvas.committed_prefix())
         return self.before_eos(self._canvas.ids[self._canvas.output_start :])

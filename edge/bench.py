@@ -26,8 +26,9 @@ from edge.config import DenoiserConfig, ModelConfig
 from edge.denoisers import DEFAULT, EMBEDDED
 from edge.errors import DoesNotFitError, RequestError
 from edge.formats.gguf_file import open_model
+from edge.info import ModelInfo, inspect
 from edge.machine import peak_rss_bytes
-from edge.model import ModelInfo, inspect, load
+from edge.model import load
 from edge.random_model import weight_bytes, write_random_model
 from edge.result import Stats
 from edge.shapes import Shape

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -106,8 +107,8 @@ class Block:
 class Canvas:
     """Ids [length] with a committed flag each; what was given never changes.
 
-    ``output_start`` is where the answer begins: the prompt's end, or 0 for a canvas whose
-    prompt is refined in place.
+    ``output_start`` is where the answer begins: the prompt's end, or where the first block begins
+    of a canvas that ``is_form``, whose holes may be anywhere, with given text around them.
     """
 
     def __init__(
@@ -116,12 +117,21 @@ class Canvas:
         committed: NDArray[np.bool_],
         output_start: int,
         mask_token_id: int,
+        *,
+        is_form: bool = False,
+        spans: Sequence[tuple[int, int]] = (),
+        end_ids: Collection[int] = (),
     ) -> None:
         self.ids = ids
         self.committed = committed
-        self._given = committed.copy()
+        self.given = committed.copy()
         self.output_start = output_start
         self.mask_token_id = mask_token_id
+        self.is_form = is_form
+        self._end_ids = np.array(sorted(end_ids), np.int32)
+        self._hole_stop = np.zeros(len(ids), np.int32)  # of the hole at a position
+        for start, stop in spans:
+            self._hole_stop[start:stop] = stop
 
     @classmethod
     def append(cls, prompt: NDArray[np.int32], num_new: int, mask_token_id: int) -> Canvas:
@@ -133,14 +143,41 @@ class Canvas:
     @classmethod
     def in_place(cls, prompt: NDArray[np.int32], mask_token_id: int) -> Canvas:
         """The prompt itself; its mask tokens are the holes, everything else is immutable."""
-        return cls(prompt.copy(), prompt != mask_token_id, 0, mask_token_id)
+        return cls(prompt.copy(), prompt != mask_token_id, 0, mask_token_id, is_form=True)
+
+    @classmethod
+    def form(
+        cls,
+        ids: NDArray[np.int32],
+        spans: Sequence[tuple[int, int]],
+        output_start: int,
+        mask_token_id: int,
+        end_ids: Collection[int],
+    ) -> Canvas:
+        """``ids`` [length] with a hole at each of the spans (start, stop), and nowhere else.
+
+        A committed token of ``end_ids`` ends its hole: what follows there takes the same token,
+        since nobody will read it. Mask tokens outside the holes are given, like all other text.
+        """
+        committed = np.ones(len(ids), np.bool_)
+        for start, stop in spans:
+            committed[start:stop] = False
+        return cls(
+            np.where(committed, ids, np.int32(mask_token_id)),
+            committed,
+            output_start,
+            mask_token_id,
+            is_form=True,
+            spans=spans,
+            end_ids=end_ids,
+        )
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def without_prompt(self) -> NDArray[np.int32]:
         """The ids with all that was given masked, for classifier-free guidance."""
-        return np.where(self._given, np.int32(self.mask_token_id), self.ids)
+        return np.where(self.given, np.int32(self.mask_token_id), self.ids)
 
     def holes(self, start: int = 0, stop: int | None = None) -> NDArray[np.int32]:
         """Uncommitted positions from ``start`` to before ``stop``, ascending."""
@@ -165,10 +202,15 @@ class Canvas:
             raise ValueError("the mask token cannot be committed")
         self.ids[positions] = tokens
         self.committed[positions] = ~is_mask
+        if self._hole_stop.any():
+            for end in positions[np.isin(tokens, self._end_ids)].tolist():
+                rest = self.holes(end, int(self._hole_stop[end]))
+                self.ids[rest] = self.ids[end]
+                self.committed[rest] = True
 
     def remask(self, positions: NDArray[np.int32]) -> None:
         """Make holes of committed positions; raises ValueError for what was given or is a hole."""
-        if self._given[positions].any() or not self.committed[positions].all():
+        if self.given[positions].any() or not self.committed[positions].all():
             raise ValueError("only what was committed can be remasked")
         self.ids[positions] = self.mask_token_id
         self.committed[positions] = False

@@ -8,11 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge._native import CancelFlag
-from edge.backends.base import Backend, Cache, Draws, Mask, StepRequest
+from edge.backends.base import Backend, Cache, Draws, LogitBias, Mask, StepRequest
 from edge.canvas import Block, Canvas, RowStats
 from edge.config import DiffusionConfig, ModelConfig
 from edge.credit import Credit
 from edge.dual_cache import DualCache
+from edge.prefix import KeptPrefix
+
+LIFT = 128.0  # nats; float32 still tells 1.5e-5 apart there
 
 _NO_ROWS = np.empty(0, np.int32)
 
@@ -58,13 +61,53 @@ class Engine:
         cancel: CancelFlag | None = None,
         dual: DualCache | None = None,
         credit: Credit | None = None,
+        kept: KeptPrefix | None = None,
+        num_reused: int = 0,
     ) -> Session:
         """Begin a request on a canvas.
 
         ``dual`` decides what a bidirectional model reuses, ``credit`` raises candidates that last.
+        The first ``num_reused`` positions are stored already in what an earlier request ``kept``.
         """
-        draws = self._draws(candidates)
-        return Session(self, canvas, draws, guidance_scale, cancel, dual, credit)
+        draws = self.draws(candidates)
+        return Session(self, canvas, draws, guidance_scale, cancel, dual, credit, kept, num_reused)
+
+    def log_probabilities(
+        self,
+        ids: NDArray[np.int32],
+        context_length: int,
+        positions: NDArray[np.int32],
+        tokens: NDArray[np.int32],
+        *,
+        cancel: CancelFlag | None = None,
+        deadline_ns: int = 0,
+    ) -> NDArray[np.float64] | None:
+        """What one forward without a cache says, in nats, of ``tokens`` at ``positions`` [asked].
+
+        A position may be asked of several times, positions do not descend. None when it was
+        stopped. Each is exact to about 1e-5, and never below -``LIFT``.
+        """
+        shift = int(self.config.diffusion.shift_logits)
+        # Lifted above all others by a known amount, a token is the best one of its row.
+        lift = np.full(len(tokens), LIFT, np.float32)
+        rows = self.backend.forward(
+            StepRequest(
+                ids=ids,
+                positions=np.arange(len(ids), dtype=np.int32),
+                head_rows=np.maximum(positions - shift, 0),
+                draws=Draws(num_choices=self.config.denoiser.vocab_size),
+                mask=self.mask(context_length),
+                bias=LogitBias(np.arange(len(tokens) + 1, dtype=np.int32), tokens, lift),
+                cancel=cancel,
+                deadline_ns=deadline_ns,
+            )
+        )
+        if rows is None:
+            return None
+        logits = rows.logits
+        assert logits is not None, "scores need a backend that gives its logits"
+        lifted = logits.top1_logit.astype(np.float64) - LIFT - logits.plain_log_z
+        return np.where(logits.top1 == tokens, np.minimum(lifted, 0.0), -LIFT)
 
     def logits(self, ids: NDArray[np.int32], context_length: int) -> NDArray[np.float32]:
         """Return float32 [ids, vocab] of one forward; row i belongs to position i."""
@@ -74,7 +117,7 @@ class Engine:
         """The model's own attention for a text whose first ``context_length`` ids are given."""
         return attention_of(self.config.diffusion, context_length)
 
-    def _draws(self, candidates: Candidates) -> Draws:
+    def draws(self, candidates: Candidates) -> Draws:
         diffusion = self.config.diffusion
         forbidden = (diffusion.mask_token_id, *(diffusion.eos_ids * candidates.forbid_eos))
         plain = candidates.mask_is_a_token
@@ -111,6 +154,8 @@ class Session:
         cancel: CancelFlag | None,
         dual: DualCache | None,
         credit: Credit | None,
+        kept: KeptPrefix | None,
+        num_reused: int,
     ) -> None:
         self._backend = engine.backend
         self._diffusion = engine.config.diffusion
@@ -122,13 +167,23 @@ class Session:
         self._cache: Cache | None = None
         self.dual = dual
         self._credit = credit
-        if self._diffusion.caches or dual is not None:
+        self._kept = kept if self._diffusion.caches else None
+        if self._kept is not None:
+            self._cache = self._kept.take(self._backend, len(canvas), num_reused)
+        elif self._diffusion.caches or dual is not None:
             self._cache = self._backend.new_cache(len(canvas))
-        self._num_stored = 0  # positions before this one are in the cache
+        self._num_stored = num_reused  # positions before this one are in the cache
         self._num_draws = 0
         self.forwards = 0
         self.deadline_ns = 0  # of the forwards to come, 0 for none
         self.shape = (0, 0, 0)  # of the last one: active, context and head rows
+
+    def close(self) -> None:
+        """Leave what is stored to the next request, if that was agreed."""
+        if self._kept is not None and self._cache is not None:
+            stored = self._canvas.ids[: self._num_stored]
+            self._kept.give_back(self._cache, stored, self._mask_of_prompt)
+            self._kept = self._cache = None
 
     def prefill(self, stop: int) -> RowStats | None:
         """Store the prompt's positions before ``stop``; rows as ``store`` returns them.

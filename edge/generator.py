@@ -19,6 +19,7 @@ from edge.engine import Candidates, Engine, Session
 from edge.guesses import Guesses, draft_of
 from edge.pacing import Pacer
 from edge.plan import Part, Plan
+from edge.prefix import KeptPrefix
 from edge.result import Commit, Done, Draft, Result, Stats
 from edge.samplers.base import BlockProgress
 from edge.tally import Tally
@@ -38,6 +39,7 @@ class Generation:
         timing: Timing | None = None,
         verify: Callable[[str], bool] | None = None,
         clock: Callable[[], int] = time.monotonic_ns,
+        kept: KeptPrefix | None = None,
     ) -> None:
         self._engine = engine
         self._diffusion = engine.config.diffusion
@@ -51,7 +53,7 @@ class Generation:
         self._plan = plan
         self._canvas = plan.canvas
         self._options = plan.options
-        self._session = self._open_session()
+        self._session = self._open_session(kept)
         self._tally = Tally(started_ns)
         self._guesses = Guesses(len(plan.canvas))
         self._commits = Commits(plan, self._diffusion.eos_ids, hurried=self._pacer is not None)
@@ -60,14 +62,17 @@ class Generation:
 
     def run(self) -> Iterator[Draft | Commit | Done]:
         """Yield a Draft per step, a Commit whenever the answer's beginning grows, then Done."""
-        status = yield from self._run_blocks()
+        try:
+            status = yield from self._run_blocks()
+        finally:
+            self._session.close()
         if self._pacer is not None:
             status = self._pacer.status(status, filled=self._guesses.used)
         answer = self._answer.ids(status)
         yield from self._commit_event(answer, at_end=True)
         yield Done(self._result(answer, status))
 
-    def _open_session(self) -> Session:
+    def _open_session(self, kept: KeptPrefix | None) -> Session:
         options = self._options
         candidates = Candidates(
             temperature=options.temperature,
@@ -84,6 +89,8 @@ class Generation:
             cancel=options.cancel,
             dual=self._plan.dual_cache() if self._pacer is None else self._pacer.dual,
             credit=Credit() if options.credit else None,
+            kept=kept,
+            num_reused=self._plan.num_reused,
         )
 
     def _run_blocks(self) -> Generator[Draft | Commit, None, str]:
@@ -229,8 +236,8 @@ class Generation:
         return "complete"
 
     def _denoise(self, block: Block, positions: NDArray[np.int32]) -> RowStats | None:
-        fused_prefill = self._plan.fused and self._session.forwards == 0 and block.origin > 0
-        kind = "prefill" if fused_prefill else "denoise"
+        fuses = self._plan.fused and self._session.forwards == 0
+        kind = "prefill" if fuses and block.origin > self._plan.num_reused else "denoise"
         return self._forward(kind, partial(self._session.denoise, block, positions))
 
     def _run_part_in_time(self, index: int, part: Part) -> Generator[Draft | Commit, None, str]:
@@ -386,6 +393,6 @@ class Generation:
             self._pacer,
             confidences=given,
             forced_tokens=int(self._commits.forced.sum()),
-            tokens=len(given) if self._diffusion.in_place else answer_length,
+            tokens=len(given) if self._canvas.is_form else answer_length,
             clock=self._clock,
         )

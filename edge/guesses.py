@@ -54,4 +54,5 @@ def draft_of(
         draft_ids=draft_ids,
         committed=canvas.committed.copy(),
         confidence=confidence,
+        given=canvas.given.copy(),
     )

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
-from os import PathLike, fspath
 from pathlib import Path
 from reprlib import repr as shown
 from types import TracebackType
@@ -18,82 +15,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge import backends, machine, profile, samplers, tasks
-from edge.config import ModelConfig, read_config
+from edge.choices import choose
+from edge.conversation import Conversation
 from edge.costs import StepCosts
-from edge.denoisers import DEFAULT, EMBEDDED, path_of
 from edge.engine import Engine
 from edge.errors import (
     ContextLengthError,
     RequestError,
     UnsupportedModelError,
 )
+from edge.filling import Form, check_options, run_filling
 from edge.formats import keys
-from edge.formats.gguf_file import Header, header_of, open_model, read_header
+from edge.formats.gguf_file import header_of, open_model
 from edge.generator import Generation
-from edge.plan import plan_request
+from edge.holes import Hole
+from edge.info import PathOrName, info_of, resolve
+from edge.plan import DEFAULT_MAX_TOKENS, plan_canvas, plan_request
+from edge.prefix import KeptPrefix
 from edge.prompting import Prompting
 from edge.request import GenerateConfig
 from edge.result import Commit, Done, Draft, Result
 from edge.timing import Timing
-from edge.vocabulary import fault_of, holds_vocabulary
-
-PathOrName = str | PathLike[str]
-
-
-@dataclass(frozen=True)
-class ModelInfo:
-    """What a model file says, read without touching its tensor data.
-
-    ``types`` maps a storage type to (number of tensors, bytes); ``provenance`` holds the
-    file's ``edge.source.*`` and ``edge.conversion.*`` keys, ``bf16_activations`` the quantized
-    matrices whose inputs the file wants in bfloat16, not in int8.
-    """
-
-    path: str
-    config: ModelConfig
-    size_bytes: int
-    num_parameters: int
-    types: dict[str, tuple[int, int]]
-    provenance: dict[str, str]
-    bf16_activations: tuple[str, ...]
-    has_tokenizer: bool
-    chat_template: str | None
-
-    @property
-    def name(self) -> str:
-        """The file's ``general.name``."""
-        return self.config.name
-
-    @property
-    def architecture(self) -> str:
-        """The file's ``general.architecture``."""
-        return self.config.denoiser.architecture
-
-    @property
-    def main_type(self) -> str:
-        """The storage type that takes most of the bytes."""
-        return max(self.types, key=lambda name: self.types[name][1])
-
-    @property
-    def bits_per_weight(self) -> float:
-        """Mean bits that one weight takes."""
-        return 8 * sum(size for _, size in self.types.values()) / max(1, self.num_parameters)
-
-    def file_sha256(self) -> str:
-        """SHA-256 of the whole file, computed now."""
-        digest = hashlib.sha256()
-        with Path(self.path).open("rb") as file:
-            while chunk := file.read(1 << 20):
-                digest.update(chunk)
-        return digest.hexdigest()
-
-
-def inspect(path: PathOrName | None = None) -> ModelInfo:
-    """Describe a model file or an embedded denoiser (None: the default one).
-
-    Raises ModelNotFoundError, ModelFileError, UnsupportedModelError.
-    """
-    return _info_of(read_header(_resolve(path)))
 
 
 def load(
@@ -116,7 +58,7 @@ def load(
     ModelFileError, UnsupportedModelError, RequestError, MemoryError.
     """
     return Model(
-        _resolve(path),
+        resolve(path),
         threads=threads,
         backend=backend,
         activations=activations,
@@ -144,7 +86,7 @@ class Model:
     ) -> None:
         file = open_model(path)
         header = header_of(path, file)
-        self.info = _info_of(header)
+        self.info = info_of(header)
         self.config = self.info.config
         self._prompting = Prompting(header, self.config)
         self.tokenizer = self._prompting.tokenizer
@@ -277,6 +219,54 @@ class Model:
         started_ns = time.monotonic_ns()
         return _last(self._run(self._prompting.encode_chat(messages), options, started_ns))
 
+    def conversation(
+        self, system: str | None = None, *, on_full: str = "error", **options: Any
+    ) -> Conversation:
+        """Begin a conversation; the options are those of every turn, as for ``generate``.
+
+        Where the next turn exceeds the model's context, ``on_full`` "error" raises
+        ContextLengthError and "drop_oldest" forgets the oldest turns. An answer is given room for
+        ``max_tokens`` (128, at most half of the context). Raises RequestError, and
+        UnsupportedModelError for a model without tokenizer or chat template.
+        """
+        self._prompting.require_tokenizer()
+        self._prompting.require_template()
+        room = min(DEFAULT_MAX_TOKENS, max(1, self.config.denoiser.context_length // 2))
+        options = {"max_tokens": room, **options}
+        GenerateConfig.of(options)
+        return Conversation(self._answer, system, on_full, options)
+
+    def fill(
+        self, pieces: Sequence[str | Hole], *, choices: Sequence[str] | None = None, **options: Any
+    ) -> Result:
+        """Fill the holes between texts, which stay as they are; the result's ``holes`` tell them.
+
+        With ``choices`` each hole becomes the likeliest of these texts (``edge/choices.py`` says
+        how). Otherwise a hole may end up shorter than its size: where the model puts an end or
+        padding token. The options are the fields of ``GenerateConfig``, without ``max_tokens`` and
+        ``reference``; with choices only budget, seed, ``on_step`` and ``cancel``. Raises
+        RequestError, ContextLengthError, UnsupportedModelError (no tokenizer, or what follows a
+        hole is out of the sight of a model that attends in blocks), BudgetError, NumericError,
+        ModelClosedError.
+        """
+        return _last(self.stream_fill(pieces, choices=choices, **options))
+
+    def stream_fill(
+        self, pieces: Sequence[str | Hole], *, choices: Sequence[str] | None = None, **options: Any
+    ) -> Iterator[Draft | Commit | Done]:
+        """Fill holes step by step. Options and errors as for ``fill``, raised here."""
+        started_ns = time.monotonic_ns()
+        checked = GenerateConfig.of(options)
+        tokenizer, ends = self._prompting.require_tokenizer(), self._prompting.end_ids
+        form = Form(pieces, tokenizer, self.config, ends, checked.block_length)
+        if choices is not None:
+            return choose(self._engine, form, choices, checked, started_ns, lambda: self.costs)
+        canvas, _ = form.canvas()
+        check_options(checked)
+        plan = plan_canvas(canvas, checked, self.config)
+        generation = Generation(self._engine, None, plan, started_ns, self._timing)
+        return run_filling(generation, form, canvas)
+
     def generate_ids(
         self, prompt_ids: Sequence[int] | NDArray[np.integer[Any]], **options: Any
     ) -> Result:
@@ -318,11 +308,26 @@ class Model:
         options: dict[str, Any],
         started_ns: int,
         verify: Callable[[str], bool] | None = None,
+        kept: KeptPrefix | None = None,
     ) -> Iterator[Draft | Commit | Done]:
         plan = plan_request(prompt, GenerateConfig.of(options), self.config)
+        if kept is not None:
+            ids, start = plan.canvas.ids, plan.canvas.output_start
+            mask, stop = self._engine.mask(start), plan.blocks[0].origin
+            num_reused = kept.num_reusable(ids, stop, mask, self.config.diffusion)
+            plan = replace(plan, num_reused=num_reused)
         return Generation(
-            self._engine, self.tokenizer, plan, started_ns, self._timing, verify
+            self._engine, self.tokenizer, plan, started_ns, self._timing, verify, kept=kept
         ).run()
+
+    def _answer(
+        self,
+        messages: Sequence[Mapping[str, str]],
+        kept: KeptPrefix,
+        options: dict[str, Any],
+        started_ns: int,
+    ) -> Iterator[Draft | Commit | Done]:
+        return self._run(self._prompting.encode_chat(messages), options, started_ns, kept=kept)
 
     def _checked_ids(self, ids: Sequence[int] | NDArray[np.integer[Any]]) -> NDArray[np.int32]:
         try:
@@ -347,44 +352,6 @@ def _check_sampler(path: str, name: str) -> None:
             path=path,
             hint=f"this version knows {', '.join(samplers.names())}",
         )
-
-
-def _resolve(path: PathOrName | None) -> str:
-    if path is None:
-        return str(path_of(DEFAULT))
-    name = fspath(path)
-    return str(path_of(name)) if name in EMBEDDED else name
-
-
-def _info_of(header: Header) -> ModelInfo:
-    types: dict[str, tuple[int, int]] = {}
-    for tensor in header.tensors.values():
-        count, size = types.get(tensor.type, (0, 0))
-        types[tensor.type] = (count + 1, size + tensor.num_bytes)
-    template = header.metadata.get(keys.CHAT_TEMPLATE)
-    provenance = {
-        key.removeprefix("edge."): str(value)
-        for key, value in header.metadata.items()
-        if key.startswith(("edge.source.", "edge.conversion."))
-    }
-    return ModelInfo(
-        path=header.path,
-        config=read_config(header),
-        size_bytes=header.size_bytes,
-        num_parameters=sum(math.prod(tensor.shape) for tensor in header.tensors.values()),
-        types=types,
-        provenance=provenance,
-        bf16_activations=_names_in(header, keys.BF16_ACTIVATIONS),
-        has_tokenizer=keys.TOKENIZER_JSON in header.metadata
-        or (holds_vocabulary(header) and fault_of(header) is None),
-        chat_template=template if isinstance(template, str) else None,
-    )
-
-
-def _names_in(header: Header, key: str) -> tuple[str, ...]:
-    """A list of texts; anything else is refused by whoever loads the file."""
-    names = header.metadata.get(key, [])
-    return tuple(name for name in names if isinstance(name, str)) if isinstance(names, list) else ()
 
 
 def _last(events: Iterator[Draft | Commit | Done]) -> Result:

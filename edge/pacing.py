@@ -65,7 +65,7 @@ class Pacer:
         self.infeasible = not self._controller.fits(self._least_work)
         if self.infeasible and self._strict:
             raise self.refusal()
-        if not self._diffusion.caches and not self._diffusion.in_place:
+        if not self._diffusion.caches and not self.plan.canvas.is_form:
             self._cut_canvas()
         elif self._coarse:
             prefill = self._prices.prefill()

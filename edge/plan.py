@@ -42,6 +42,7 @@ class Plan:
     sampler_options: SamplerOptions
     fused: bool  # finished blocks are stored by the first forward of the next one
     options: GenerateConfig
+    num_reused: int = 0  # positions that an earlier request has stored
 
     def prefill_stops(self, diffusion: DiffusionConfig) -> list[int]:
         """Where forwards that only store the prompt end; a fused first step stores the rest.
@@ -56,7 +57,8 @@ class Plan:
         length = diffusion.block_length if diffusion.attention == "block" else 1
         size = origin if self.options.reference else max(1, CHUNK // length) * length
         stops = list(range(origin % size or size, origin + 1, size))
-        return stops[:-1] if self.fused else stops
+        ends = stops[:-1] if self.fused else stops
+        return [stop for stop in ends if stop > self.num_reused]
 
     def dual_cache(self) -> DualCache | None:
         """Fresh decisions about approximate reuse; None: exact reuse only."""
@@ -68,8 +70,14 @@ class Plan:
 
 def plan_request(prompt: NDArray[np.int32], options: GenerateConfig, config: ModelConfig) -> Plan:
     """Raises RequestError or ContextLengthError for what the model cannot do."""
+    return plan_canvas(_make_canvas(prompt, options, config), options, config)
+
+
+def plan_canvas(canvas: Canvas, options: GenerateConfig, config: ModelConfig) -> Plan:
+    """The same for a canvas that is there already."""
     _check_cache(options, config)
-    canvas = _make_canvas(prompt, options, config)
+    if config.diffusion.in_place:
+        _refuse_lengths(options, config.diffusion.canvas_length)
     blocks = _blocks(canvas, options, config)
     if options.guidance and config.diffusion.caches:
         raise RequestError(
@@ -132,7 +140,6 @@ def _sampler_options(name: str, options: GenerateConfig, config: ModelConfig) ->
 def _make_canvas(prompt: Any, options: GenerateConfig, config: ModelConfig) -> Canvas:
     diffusion = config.diffusion
     if diffusion.in_place:
-        _refuse_lengths(options, diffusion.canvas_length)
         if len(prompt) != diffusion.canvas_length:
             raise RequestError(
                 f"the prompt has {len(prompt)} tokens, "
@@ -170,8 +177,9 @@ def _num_new_tokens(prompt_length: int, options: GenerateConfig, config: ModelCo
 
 def _blocks(canvas: Canvas, options: GenerateConfig, config: ModelConfig) -> list[Block]:
     diffusion = config.diffusion
-    if diffusion.in_place:
-        return [Block(0, len(canvas), 0, whole=True)]
+    start = canvas.output_start
+    if canvas.is_form and not diffusion.caches and options.block_length is None:
+        return [Block(start, len(canvas), start, whole=True)]
     length = options.block_length or diffusion.block_length
     if diffusion.attention == "block" and length != diffusion.block_length:
         raise RequestError(
@@ -180,7 +188,9 @@ def _blocks(canvas: Canvas, options: GenerateConfig, config: ModelConfig) -> lis
             hint="leave it out",
         )
     absolute = diffusion.block_align == "absolute" and diffusion.attention == "block"
-    return blocks_of(canvas, length, 0 if absolute else canvas.output_start)
+    blocks = blocks_of(canvas, length, 0 if absolute else start)
+    # What a model keeps has to be stored block by block; otherwise text between holes is no block.
+    return [b for b in blocks if diffusion.caches or len(canvas.holes(b.start, b.stop))]
 
 
 def _parts(

@@ -70,7 +70,7 @@ class Prices:
         """What storing everything before a block adds to its first step."""
         block, holes = self._plan.blocks[index], self.holes(index)
         stored = (
-            [0, *self._plan.prefill_stops(self._diffusion)]
+            [self._plan.num_reused, *self._plan.prefill_stops(self._diffusion)]
             if index == 0
             else [self._plan.blocks[index - 1].origin]
         )
@@ -88,13 +88,14 @@ class Prices:
     def prefill(self, start: int = 0) -> Work:
         """What is left of storing the prompt once all before ``start`` is stored."""
         origin = self._plan.blocks[0].origin
+        start = max(start, self._plan.num_reused)
         times = []
         for stop in self._plan.prefill_stops(self._diffusion):
             if stop > start:
                 carries = int(self._diffusion.carries and stop == origin)
                 times.append(self.forward(stop - start, start, carries))
                 start = stop
-        if self._plan.fused and origin > 0:
+        if self._plan.fused and origin > self._plan.num_reused:
             times.append(self.fusing(0))
         return Work.of(times)
 
@@ -112,6 +113,6 @@ class Prices:
 
     def least(self, start: int = 0) -> Work:
         """The smallest proper answer, one step of the first block; ``start`` as for prefill."""
-        if self._diffusion.caches or self._diffusion.in_place:
+        if self._diffusion.caches or self._plan.canvas.is_form:
             return self.prefill(start) + Work.of([self.step(0, self.holes(0))])
         return self.whole_canvas(1)

@@ -42,10 +42,13 @@ class Prompting:
         self._template = ChatTemplate.from_header(header)
         self._has_turns = self._template is not None and not config.diffusion.in_place
         self._special_tokens = self._named_tokens(header, config.denoiser.vocab_size)
+        padding = header.metadata.get(keys.PADDING_TOKEN_ID)
+        ends = {*config.diffusion.eos_ids, *(() if padding is None else (padding,))}
+        self.end_ids = tuple(ends - {config.diffusion.mask_token_id})
 
     def encode(self, prompt: str, *, raw: bool) -> NDArray[np.int32]:
         """Return the ids of one user turn, or of the text itself; raises like ``encode_chat``."""
-        tokenizer = self._require_tokenizer()
+        tokenizer = self.require_tokenizer()
         if raw or not self._has_turns:
             return tokenizer.encode(prompt)
         return self.encode_chat([{"role": "user", "content": prompt}])
@@ -55,17 +58,22 @@ class Prompting:
 
         Raises UnsupportedModelError without tokenizer or template, RequestError, ModelFileError.
         """
-        tokenizer = self._require_tokenizer()
+        tokenizer, template = self.require_tokenizer(), self.require_template()
+        rendering = template.render(messages, special_tokens=self._special_tokens)
+        return tokenizer.encode_rendering(rendering)
+
+    def require_template(self) -> ChatTemplate:
+        """Return the chat template; raises UnsupportedModelError where there is none."""
         if self._template is None:
             raise UnsupportedModelError(
                 "the model file has no chat template",
                 path=self._path,
-                hint="use generate with the text that the model shall continue",
+                hint="continue a text with generate (edge run), or choose a model that chats",
             )
-        rendering = self._template.render(messages, special_tokens=self._special_tokens)
-        return tokenizer.encode_rendering(rendering)
+        return self._template
 
-    def _require_tokenizer(self) -> Tokenizer:
+    def require_tokenizer(self) -> Tokenizer:
+        """Return the tokenizer; raises UnsupportedModelError with the reason why there is none."""
         if self._fault is not None:
             raise self._fault
         if self.tokenizer is None:

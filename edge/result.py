@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +14,12 @@ from numpy.typing import NDArray
 class Stats:
     """Figures of one request; times are in ms.
 
-    ``nfe`` counts forwards, ``steps`` those that ended in a decision; ``tokens`` the tokens
-    given. ``forced_tokens`` are those among them that the rule alone would not have committed
-    yet: the progress floor or an early stop did, or under a latency budget the clock, and then
-    only those count whose confidence is not above the threshold. ``mean_confidence`` and
+    ``nfe`` counts forwards, ``steps`` those that ended in a decision; ``prompt_tokens`` the
+    tokens asked with, ``reused_tokens`` how many of them an earlier turn of a conversation had
+    stored already; ``tokens`` the tokens given. ``forced_tokens`` are those among them that the
+    rule alone would not have committed yet: the progress floor or an early stop did, or under a
+    latency budget the clock, and then only those count whose confidence is not above the
+    threshold. ``mean_confidence`` and
     ``min_confidence`` are over the committed tokens' probabilities, ``sampler_parameters`` what
     the rule worked with; ``remasked_tokens`` is how often one was put back to the mask to be
     decided anew. ``cache`` says what was reused: ``exact`` what cannot change, ``dual`` what may
@@ -48,6 +51,8 @@ class Stats:
     steps: int
     steps_per_block: list[int]
     nfe: int
+    prompt_tokens: int
+    reused_tokens: int
     tokens: int
     tokens_per_forward: float
     tokens_per_step: float
@@ -79,11 +84,27 @@ class Stats:
 
 
 @dataclass(frozen=True)
+class FilledHole:
+    """What a hole has become: characters ``start`` to before ``stop`` of the text.
+
+    ``ids`` are its tokens without the end token. ``scores`` belong to given choices: the
+    denoiser's mean log-probability per token of each, in nats; None without choices.
+    """
+
+    text: str
+    start: int
+    stop: int
+    ids: list[int]
+    scores: Mapping[str, float] | None = None
+
+
+@dataclass(frozen=True)
 class Result:
     """A finished request.
 
-    ``ids`` are the new tokens (the whole canvas for a model that refines in place), ``text`` is
-    None for a model without a tokenizer. ``status`` is one of
+    ``ids`` are the new tokens (the whole canvas for a model that refines in place, all of the
+    text where holes were filled), ``text`` is None for a model without a tokenizer. ``status`` is
+    one of
 
     - ``complete``: every token asked for; ``eos``: an end token ended the answer;
     - ``filled``: whole, but the budget ended before some tokens' own step, so that they are the
@@ -93,7 +114,8 @@ class Result:
     - ``cancelled``: what was committed by then;
     - ``error`` is never in a result: errors are raised (``edge run --json`` prints it).
 
-    ``complete`` says whether the answer is whole. ``verified`` says whether the model's task
+    ``holes`` are the filled ones, in order, of a template, and none otherwise. ``complete`` says
+    whether the answer is whole. ``verified`` says whether the model's task
     accepts the answer, None without a task.
     """
 
@@ -103,6 +125,7 @@ class Result:
     complete: bool
     stats: Stats
     verified: bool | None = None
+    holes: tuple[FilledHole, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -110,7 +133,8 @@ class Draft:
     """The canvas after a denoising step; arrays are [canvas] and belong to the receiver.
 
     ``step`` and ``nfe`` count from 1. ``ids`` hold mask tokens where nothing is committed,
-    ``draft_ids`` the present guesses there; ``confidence`` is NaN where this step did not look.
+    ``draft_ids`` the present guesses there; ``confidence`` is NaN where this step did not look,
+    ``given`` marks what was never open.
     """
 
     step: int
@@ -122,6 +146,7 @@ class Draft:
     draft_ids: NDArray[np.int32]
     committed: NDArray[np.bool_]
     confidence: NDArray[np.float32]
+    given: NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True)

@@ -88,6 +88,8 @@ class Tally:
             "steps": self.steps,
             "steps_per_block": [self.steps_of_block.get(b, 0) for b in range(len(plan.blocks))],
             "nfe": forwards,
+            "prompt_tokens": _num_given(plan),
+            "reused_tokens": plan.num_reused,
             "tokens": tokens,
             "tokens_per_forward": tokens / max(1, forwards),
             "tokens_per_step": tokens / max(1, self.steps),
@@ -114,6 +116,11 @@ class Tally:
     def _step_ms(self, percentile: int) -> float | None:
         times = sorted(self.step_times_ns)
         return times[(len(times) - 1) * percentile // 100] / 1e6 if times else None
+
+
+def _num_given(plan: Plan) -> int:
+    canvas = plan.canvas
+    return int(canvas.given.sum()) if canvas.is_form else canvas.output_start
 
 
 def _of_the_cache(session: Session) -> dict[str, Any]:

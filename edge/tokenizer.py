@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,6 +79,23 @@ class Tokenizer:
         refuse_surrogates(text)
         return self._ids(self._tokenizer.encode(text, add_special_tokens=True).ids, text)
 
+    def encode_parts(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
+        """Return the ids of each text by itself; the first and the last have the text's ends.
+
+        These ends are what the tokenizer puts before and after each text. Raises RequestError
+        for lone surrogates.
+        """
+        for text in texts:
+            refuse_surrogates(text)
+        ends = self._tokenizer.encode("a", add_special_tokens=True)
+        own = [index for index, special in enumerate(ends.special_tokens_mask) if not special]
+        start, stop = (own[0], own[-1] + 1) if own else (len(ends.ids), len(ends.ids))
+        parts = [self._tokenizer.encode(text, add_special_tokens=False).ids for text in texts]
+        if parts:
+            parts[0] = ends.ids[:start] + parts[0]
+            parts[-1] = parts[-1] + ends.ids[stop:]
+        return [self._ids(ids, text) for ids, text in zip(parts, texts, strict=True)]
+
     def encode_rendering(self, rendering: Rendering) -> NDArray[np.int32]:
         """Return the ids of a rendered conversation; the template's control tokens are such.
 
@@ -93,6 +110,18 @@ class Tokenizer:
             else:
                 ids.append(control)
         return self._ids(ids, "".join(rendering.contents))
+
+    def can_write(self, text: str) -> bool:
+        """Whether a text has tokens, none of which stands for what the model does not know.
+
+        Raises RequestError for lone surrogates.
+        """
+        refuse_surrogates(text)
+        ids = self._tokenizer.encode(text, add_special_tokens=False).ids
+        unknown = getattr(self._tokenizer.model, "unk_token", None)
+        unknown_id = None if unknown is None else self._tokenizer.token_to_id(unknown)
+        lost = self.missing_bytes.intersection(text.encode())
+        return bool(ids) and unknown_id not in ids and not lost
 
     def decode(self, ids: NDArray[np.int32]) -> str:
         """Return the text of some ids, special tokens left out."""

@@ -34,7 +34,7 @@ from edge.bench import (
 from edge.errors import RequestError, UnsupportedModelError
 from edge.formats import keys
 from edge.formats.groups import OWN_TYPES
-from edge.model import ModelInfo
+from edge.info import ModelInfo
 from edge.shapes import Shape
 
 TRIALS = 3  # steps that choose llama.cpp's number of threads, and how they wait

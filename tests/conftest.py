@@ -6,6 +6,7 @@ import ctypes
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 
@@ -48,12 +49,29 @@ def converted(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
-def chat_checkpoint(
+def with_bytes(
     golden: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+) -> Callable[[str], Path]:
+    """``with_bytes("sdar")``: that checkpoint with a chat template and a token per byte."""
+    return lambda name: _with_bytes(golden(name), tmp_path_factory.mktemp(name) / "checkpoint")
+
+
+@pytest.fixture(scope="session")
+def chat_checkpoint(with_bytes: Callable[[str], Path]) -> Path:
     """A block model with random weights, a chat template, and a token per byte below 0xF0."""
-    folder = tmp_path_factory.mktemp("chat") / "checkpoint"
-    shutil.copytree(golden("sdar"), folder, ignore=shutil.ignore_patterns("*.npz"))
+    return with_bytes("sdar")
+
+
+@pytest.fixture(scope="session")
+def text_model(
+    with_bytes: Callable[[str], Path], converted: Callable[..., Path]
+) -> Callable[[str], Path]:
+    """``text_model("llada")``: such a checkpoint of another family as a model file."""
+    return cache(lambda name: converted(with_bytes(name)))
+
+
+def _with_bytes(source: Path, folder: Path) -> Path:
+    shutil.copytree(source, folder, ignore=shutil.ignore_patterns("*.npz"))
     letters = {letter: byte for byte, letter in byte_letters().items() if byte < 0xF0}
     flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
     to_bytes = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False}

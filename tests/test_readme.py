@@ -40,6 +40,25 @@ def test_the_first_command_prints_a_verified_grid() -> None:
     assert done.stderr == "VERIFIED\n"
 
 
+def test_holes_are_filled_as_shown() -> None:
+    shown = re.findall(r'^\$ edge (fill) (?:--choices (\S+) )?"(.*)"\n(.*)$', README, re.MULTILINE)
+    assert len(shown) == 2
+    for command, choices, template, answer in shown:
+        more = ("--choices", choices) if choices else ()
+        assert output_of("-m", "edge", command, *more, template).stdout == answer + "\n"
+
+
+def test_scores_of_choices_are_as_stated() -> None:
+    stated = re.search(r"of the last command: (.*?)\)", README)
+    shown = re.search(r'^\$ edge fill --choices (\S+) "(.*)"$', README, re.MULTILINE)
+    assert stated
+    assert shown
+    command = ("-m", "edge", "fill", "--json", "--choices", shown[1], shown[2])
+    scores = json.loads(output_of(*command).stdout)["holes"][0]["scores"]
+    printed = [f"{score:.2f}" for score in scores.values()]
+    assert re.findall(r"-[\d.]+\d", stated[1]) == printed
+
+
 @pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "DESIGN.md"])
 def test_links_lead_somewhere(document: str) -> None:
     text = (ROOT / document).read_text(encoding="utf-8")

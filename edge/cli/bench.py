@@ -179,7 +179,7 @@ def _bench_file(
 ) -> dict[str, Any]:
     from edge import versus
     from edge.bench import opened_file, plan_for, time_generation
-    from edge.model import inspect
+    from edge.info import inspect
 
     info = inspect(model)
     if vs_llama:

@@ -96,8 +96,8 @@ class GenerationThread(threading.Thread):
 
 
 @contextmanager
-def ctrl_c_sets(cancel: CancelFlag) -> Iterator[None]:
-    """Let Ctrl-C set ``cancel`` instead of raising; a second one kills."""
+def ctrl_c_sets(cancel: CancelFlag, *, kills: bool = True) -> Iterator[None]:
+    """Let Ctrl-C set ``cancel`` instead of raising; a second one ``kills``, or does no more."""
     previous = signal.getsignal(signal.SIGINT)
     if previous is signal.SIG_IGN or threading.current_thread() is not threading.main_thread():
         yield  # ignored, as shells ask of jobs in the background, or not ours to handle
@@ -105,7 +105,8 @@ def ctrl_c_sets(cancel: CancelFlag) -> Iterator[None]:
 
     def stop(_number: int, _frame: FrameType | None) -> None:
         cancel.set()
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        if kills:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
 
     signal.signal(signal.SIGINT, stop)
     try:

@@ -12,7 +12,7 @@ import click
 
 from edge import __version__
 
-COMMANDS = ("run", "show", "models", "bench", "frontier", "calibrate", "doctor")
+COMMANDS = ("run", "fill", "chat", "show", "models", "bench", "frontier", "calibrate", "doctor")
 
 
 class LazyGroup(click.Group):
@@ -44,6 +44,8 @@ def group(context: click.Context) -> None:
       edge models                      what is on board
       edge run "PROMPT"                answer with the embedded default
       edge run -m model.gguf - < FILE  answer the prompt in a file
+      edge fill -m MODEL "A[[MASK:3]]" fill holes, leave the rest
+      edge chat -m model.gguf          talk in turns
       edge COMMAND --help              options and examples of a command
 
     Every option of a command can also be set in the environment: EDGE_ and its

@@ -1,7 +1,7 @@
 """The live canvas: the newest draft, redrawn in place on stderr, gone at the end.
 
-Three looks that need no colour: committed is bold, a tentative guess dim and italic, a masked
-cell a shade character.
+Looks that need no colour: committed is bold, a tentative guess dim and italic, a masked cell a
+shade character, and text whose holes are filled dim.
 """
 
 from __future__ import annotations
@@ -34,17 +34,22 @@ if TYPE_CHECKING:
 COMMITTED = "bold"
 TENTATIVE = "dim italic"
 MASKED = "dim"
+GIVEN = "not bold dim"
 SHADE = "\N{LIGHT SHADE}"
 
 _FALLBACK_SIZE = (80, 24)
 
 
 class LiveCanvas:
-    """Draws drafts in place; leaves the terminal as it was."""
+    """Draws drafts in place; leaves the terminal as it was.
 
-    def __init__(self, tokenizer: Tokenizer, task: Task | None) -> None:
+    With ``holes`` what was given is drawn as well, around the holes of a text.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, task: Task | None, *, holes: bool = False) -> None:
         self._tokenizer = tokenizer
         self._task = task
+        self._picture = picture_of_holes if holes else picture
         self._console = Console(stderr=True, highlight=False)
         self._live = Live(
             console=self._console,
@@ -73,7 +78,8 @@ class LiveCanvas:
     def show(self, draft: Draft) -> None:
         """Draw ``draft`` over the last one."""
         width, height = self._fit_terminal()
-        lines = [_header(draft), *picture(self._tokenizer, self._task, draft, width, height - 2)]
+        drawn = self._picture(self._tokenizer, self._task, draft, width, height - 2)
+        lines = [_header(draft), *drawn]
         for line in lines:
             line.truncate(width)
         self._drawn = [line.cell_len for line in lines]
@@ -96,7 +102,10 @@ class LiveCanvas:
 
 
 def _header(draft: Draft) -> Text:
-    share = float(draft.committed[draft.output_start :].mean())
+    wanted = draft.committed[draft.output_start :]
+    if draft.given is not None and not draft.given.all():
+        wanted = draft.committed[~draft.given]
+    share = float(wanted.mean())
     block = f"  block {draft.block + 1}/{draft.num_blocks}" if draft.num_blocks > 1 else ""
     return Text(f"step {draft.step}  NFE {draft.nfe}{block}  committed {share:.0%}")
 
@@ -106,14 +115,41 @@ def picture(
 ) -> Sequence[Text]:
     """Return the drawn draft, at most ``height`` lines; text is folded to ``width`` cells."""
     looks = _looks(draft)
-    if task is None:
-        stretches = _stretches(tokenizer, draft.draft_ids, looks, draft.output_start)
-        return _text_lines(stretches, width, height)
+    if task is not None:
+        return _task_lines(tokenizer, task, draft, looks)[:height]
+    stretches = _stretches(tokenizer, draft.draft_ids, looks, draft.output_start)
+    return _text_lines(stretches, width, height)
+
+
+def picture_of_holes(
+    tokenizer: Tokenizer, task: Task | None, draft: Draft, width: int, height: int
+) -> Sequence[Text]:
+    """Return the drawn draft of a text with holes, at most ``height`` lines around an open one."""
+    looks = _looks(draft)
+    if draft.given is not None:
+        pairs = zip(draft.given.tolist(), looks, strict=True)
+        looks = [GIVEN if fixed else look for fixed, look in pairs]
+    if task is not None:
+        return _task_lines(tokenizer, task, draft, looks)[:height]
+    stretches = _stretches(tokenizer, draft.draft_ids, looks, 0)
+    lines = Text.assemble(*stretches, overflow="fold").wrap(Console(), width)
+    open_lines = (i for i, line in enumerate(lines) if _is_open(line))
+    middle = next(open_lines, len(lines) - 1)
+    first = max(0, min(middle - height // 2, len(lines) - height))
+    return lines[first : first + height]
+
+
+def _task_lines(tokenizer: Tokenizer, task: Task, draft: Draft, looks: list[str]) -> Sequence[Text]:
     cells = [
         _in_markup(SHADE if look == MASKED else tokenizer.piece(token), look)
         for token, look in zip(draft.draft_ids.tolist(), looks, strict=True)
     ]
-    return Text.from_markup(task.draw(cells)).split("\n")[:height]
+    return list(Text.from_markup(task.draw(cells)).split("\n"))
+
+
+def _is_open(line: Text) -> bool:
+    """Whether anything on a line is still to be decided."""
+    return any(span.style in (MASKED, TENTATIVE) for span in line.spans)
 
 
 def _looks(draft: Draft) -> list[str]:

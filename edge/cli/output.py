@@ -26,6 +26,11 @@ def print_object(fields: Mapping[str, Any]) -> None:
     click.echo(json.dumps(_plain({"schema": SCHEMA, **fields}), indent=2, allow_nan=False))
 
 
+def print_line_object(fields: Mapping[str, Any]) -> None:
+    """Print the same on one line, for commands that print several objects."""
+    click.echo(json.dumps(_plain({"schema": SCHEMA, **fields}), allow_nan=False))
+
+
 def print_rows(rows: Mapping[str, object]) -> None:
     """Print names and values in two columns; a value that is None is left out."""
     width = max(map(len, rows), default=0) + 2

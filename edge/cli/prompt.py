@@ -20,29 +20,36 @@ def read_prompt(argument: str | None) -> str:
     """
     if argument is not None and argument != "-":
         return argument
-    if sys.stdin is None or (argument is None and sys.stdin.isatty()):
+    if argument is None and not stdin_is_given():
         return _complain()
-    text = _read_stdin()
+    text = read_stdin("prompt").removesuffix("\n").removesuffix("\r")
     if argument is None and not text:
         return _complain()
     return text
 
 
-def _read_stdin() -> str:
-    """Read stdin to its end as UTF-8, without one line end there."""
-    data = sys.stdin.buffer.read(MAX_STDIN_BYTES + 1)
+def stdin_is_given() -> bool:
+    """Say whether there is a standard input that nobody has to type."""
+    return sys.stdin is not None and not sys.stdin.isatty()
+
+
+def read_stdin(what: str) -> str:
+    """Read stdin to its end as UTF-8; ``what`` is the name for it in errors.
+
+    Raises RequestError for what is not UTF-8 or too long.
+    """
+    data = b"" if sys.stdin is None else sys.stdin.buffer.read(MAX_STDIN_BYTES + 1)
     if len(data) > MAX_STDIN_BYTES:
         raise RequestError(
-            f"the prompt on stdin is longer than {MAX_STDIN_BYTES} bytes", hint="shorten it"
+            f"the {what} on stdin is longer than {MAX_STDIN_BYTES} bytes", hint="shorten it"
         )
     try:
-        text = data.decode()
+        return data.decode()
     except UnicodeDecodeError as error:
         raise RequestError(
-            f"the prompt on stdin is not UTF-8: byte {data[error.start]:#04x} at {error.start}",
+            f"the {what} on stdin is not UTF-8: byte {data[error.start]:#04x} at {error.start}",
             hint="convert it, for example with iconv -t UTF-8",
         ) from None
-    return text.removesuffix("\n").removesuffix("\r")
 
 
 def _complain() -> str:

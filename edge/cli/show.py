@@ -14,7 +14,7 @@ from edge.exit_codes import verbose_option
 
 if TYPE_CHECKING:
     from edge._native import TensorInfo
-    from edge.model import ModelInfo
+    from edge.info import ModelInfo
 
 
 @click.command(name="show")

@@ -12,13 +12,13 @@ import pytest
 from numpy.typing import NDArray
 
 from edge.backends.base import Cache, Mask, StepRequest
-from edge.canvas import RowStats
+from edge.canvas import Canvas, RowStats
 from edge.config import ModelConfig, read_config
 from edge.costs import StepCosts
 from edge.engine import Engine
 from edge.formats.gguf_file import Header
 from edge.generator import Generation
-from edge.plan import plan_request
+from edge.plan import plan_canvas, plan_request
 from edge.profile import Identity
 from edge.request import GenerateConfig
 from edge.result import Done, Draft, Result
@@ -179,6 +179,8 @@ def timed(timed_config: Callable[..., ModelConfig]) -> Callable[..., Run]:
         polls: bool = True,
         timing: Timing | None = None,
         consumer_ns: Callable[[], int] = lambda: 0,
+        canvas: Canvas | None = None,
+        num_reused: int = 0,
         **options: Any,
     ) -> Run:
         made = timed_config(**(config or {}))
@@ -188,7 +190,12 @@ def timed(timed_config: Callable[..., ModelConfig]) -> Callable[..., Run]:
         if timing is None:
             timing = Timing(made, 2, lambda: Identity("", "", 2, "", "", "", ""), stoppable=polls)
             timing.use(known or real)
-        plan = plan_request(np.array(prompt, np.int32), GenerateConfig.of(options), made)
+        asked = GenerateConfig.of(options)
+        if canvas is None:
+            plan = plan_request(np.array(prompt, np.int32), asked, made)
+        else:
+            plan = plan_canvas(canvas, asked, made)
+        plan = replace(plan, num_reused=num_reused)
         generation = Generation(Engine(backend, made), None, plan, clock(), timing, None, clock)
         drafts = []
         for event in generation.run():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import repeat
 from typing import Any
 
@@ -37,6 +38,46 @@ def prices(config: Config, prompt_length: int, costs: StepCosts = COSTS, **optio
     model = config(**changes, eos_ids=())
     plan = plan_request(np.full(prompt_length, 7, np.int32), GenerateConfig.of(options), model)
     return Prices(costs, model.diffusion, plan)
+
+
+class TestWhatIsStoredAlready:
+    @pytest.mark.parametrize("attention", ["block", "causal_context"])
+    @pytest.mark.parametrize("fused", [None, False])
+    def test_is_not_paid_for(
+        self, timed_config: Config, attention: str, fused: bool | None
+    ) -> None:
+        options = {"attention": attention, "max_tokens": 64, "fused": fused}
+        made = prices(timed_config, 4 * CHUNK, **options)
+        for reused in (CHUNK, 3 * CHUNK, 4 * CHUNK):
+            kept = prices(timed_config, 4 * CHUNK, **options)
+            kept._plan = replace(kept._plan, num_reused=reused)
+            whole, rest = made.prefill(), kept.prefill()
+            assert rest == made.prefill(reused) or (reused == 4 * CHUNK and kept._plan.fused)
+            assert rest.total_ns < whole.total_ns
+        assert kept.prefill().total_ns == 0
+
+    @often
+    @given(
+        kind=st.sampled_from(["block", "absolute", "shifted", "causal_context", "sub_blocks"]),
+        blocks=st.integers(0, 9),
+        budget_ms=st.floats(300, 8_000),
+    )
+    def test_a_budget_is_kept_and_it_is_not_stored_again(
+        self, timed: Timed, kind: str, blocks: int, budget_ms: float
+    ) -> None:
+        prompt, reused = [7] * 320, 32 * blocks
+        config = {"eos_ids": (), **simulated.KINDS[kind]}
+        run = timed(
+            prompt=prompt,
+            max_tokens=64,
+            config=config,
+            costs=COSTS,
+            budget_ms=budget_ms,
+            num_reused=reused,
+        )
+        assert not run.missed or run.result.status == "deadline_infeasible"
+        assert min(request.positions[0] for request in run.backend.requests) == reused
+        assert run.result.stats.reused_tokens == reused
 
 
 class TestRefreshes:

@@ -47,6 +47,30 @@ class SlowModel:
         self, prompt: str, *, cancel: edge.CancelFlag, **_: Any
     ) -> Iterator[Draft | Commit | Done]:
         """Commit one word per step until all are or ``cancel`` is set; guess the next two."""
+        yield from self._words(prompt, cancel)
+
+    def stream_fill(
+        self, pieces: list[Any], *, cancel: edge.CancelFlag, **_: Any
+    ) -> Iterator[Draft | Commit | Done]:
+        """Fill a hole as large as told between two words, as slowly."""
+        hole = next(piece for piece in pieces if isinstance(piece, edge.Hole))
+        for event in self._words(str(hole.max_tokens), cancel):
+            if isinstance(event, Draft):
+                event = around(event)
+            yield event
+
+    def conversation(self, *_: Any, **__: Any) -> SlowConversation:
+        """Return one whose turns are prompts."""
+        return SlowConversation(self)
+
+    @property
+    def info(self) -> SlowModel:
+        """The model is its own description."""
+        return self
+
+    name = "slow\x1b[31m"
+
+    def _words(self, prompt: str, cancel: edge.CancelFlag) -> Iterator[Draft | Commit | Done]:
         length = int(prompt) if prompt.isdecimal() else 500
         if prompt == "announce":
             print("begun", file=sys.stderr, flush=True)  # noqa: T201
@@ -63,6 +87,48 @@ class SlowModel:
             yield Commit(f"wörd{step} ", [step + 1])
         text = self.decode(np.arange(1, length + 1, dtype=np.int32))
         yield Done(result(text, length, cancel.is_set()))
+
+
+class SlowConversation:
+    """Stands in for edge.Conversation; ``fail`` is a turn that cannot be served."""
+
+    num_dropped = 0
+
+    def __init__(self, model: SlowModel) -> None:
+        self._model = model
+        self._turns: list[str] = []
+
+    def stream(self, text: str, *, cancel: edge.CancelFlag) -> Iterator[Draft | Commit | Done]:
+        """Answer with words."""
+        if text == "fail":
+            raise edge.RequestError("it cannot be served", hint="say something else")
+        self._turns.append(text)
+        return self._model.stream(text, cancel=cancel)
+
+    def undo(self) -> bool:
+        """Take a turn back."""
+        return bool(self._turns and self._turns.pop())
+
+    def reset(self) -> None:
+        """Forget all turns."""
+        self._turns.clear()
+
+
+def around(words: Draft) -> Draft:
+    """The same draft between two given words."""
+
+    def padded(values: NDArray[Any], end: Any) -> NDArray[Any]:
+        return np.array([end, *values.tolist(), end])
+
+    open_ = np.zeros(len(words.ids), np.bool_)
+    return dataclasses.replace(
+        words,
+        ids=padded(words.ids, 1000),
+        draft_ids=padded(words.draft_ids, 1000),
+        committed=padded(words.committed, True),
+        confidence=padded(words.confidence, 1.0),
+        given=padded(open_, True),
+    )
 
 
 def draft(step: int, length: int) -> Draft:

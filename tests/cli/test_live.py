@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import os
 import pty
@@ -22,7 +23,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from rich.cells import cell_len
 
-from edge.cli.live import COMMITTED, MASKED, SHADE, TENTATIVE, picture
+from edge.cli.live import COMMITTED, GIVEN, MASKED, SHADE, TENTATIVE, picture, picture_of_holes
 from edge.result import Draft
 from edge.tasks.sudoku import Sudoku
 from edge.tokenizer import Tokenizer
@@ -101,6 +102,49 @@ def test_masks_behind_the_text_leave_before_the_text_does() -> None:
     assert any("word" in line.plain for line in lines)
 
 
+def form_of(given: list[int], known: int, guessed: int, length: int) -> Draft:
+    """The same with some positions given, which are drawn as well."""
+    draft = draft_of(known, guessed, length, start=length)
+    marks = np.isin(np.arange(length), given)
+    ids = np.where(marks, np.arange(1, length + 1), draft.ids)
+    drawn = np.where(marks, np.arange(1, length + 1), draft.draft_ids)
+    committed = draft.committed | marks
+    return dataclasses.replace(draft, ids=ids, draft_ids=drawn, committed=committed, given=marks)
+
+
+def draw_form(tokens: Tokens, draft: Draft, width: int, height: int, task: Any = None) -> list[Any]:
+    return list(picture_of_holes(cast(Tokenizer, tokens), task, draft, width, height))
+
+
+def test_given_text_is_dim_and_holes_are_seen() -> None:
+    draft = form_of([0, 4], known=2, guessed=1, length=5)
+    lines = draw_form(Tokens(["ab", "cd", "ef", "gh", "ij"]), draft, 40, 5)
+    assert [line.plain for line in lines] == [f"abcdef{SHADE}ij"]
+    assert looks(lines) == [
+        ("ab", GIVEN),
+        ("cd", COMMITTED),
+        ("ef", TENTATIVE),
+        (SHADE, MASKED),
+        ("ij", GIVEN),
+    ]
+
+
+@pytest.mark.parametrize("hole", [0, 100, 199])
+def test_the_lines_around_an_open_hole_are_drawn(hole: int) -> None:
+    given = [i for i in range(200) if i != hole]
+    tokens = Tokens([f"word{i} " for i in range(200)])
+    lines = draw_form(tokens, form_of(given, 0, 0, 200), width=30, height=5)
+    assert len(lines) == 5
+    assert any(SHADE in line.plain for line in lines)
+
+
+def test_a_task_s_givens_are_dim_when_holes_are_filled() -> None:
+    digits = Tokens([str(i % 9 + 1) for i in range(81)])
+    draft = form_of(list(range(1, 81)), 0, 1, 81)
+    lines = draw_form(digits, draft, 80, 40, task=Sudoku())
+    assert looks(lines[:2])[:2] == [("1", TENTATIVE), ("2", GIVEN)]
+
+
 PIECES = st.sampled_from(
     ["a", "the ", "漢字", "😀", "👩\u200d🚀", "é", "e\u0301", "\t", "\n", "-" * 90]
 )
@@ -111,6 +155,21 @@ def test_no_line_is_wider_and_no_picture_higher_than_asked(
     pieces: list[str], width: int, height: int
 ) -> None:
     lines = draw(Tokens(pieces), draft_of(len(pieces), 0, len(pieces)), width, height)
+    assert len(lines) <= height
+    assert all(cell_len(line.plain.rstrip()) <= width for line in lines)
+
+
+@given(
+    st.lists(PIECES, min_size=1, max_size=60),
+    st.sets(st.integers(0, 59)),
+    st.integers(2, 60),
+    st.integers(1, 8),
+)
+def test_no_picture_of_holes_is_larger_than_asked(
+    pieces: list[str], given: set[int], width: int, height: int
+) -> None:
+    draft = form_of(sorted(given), len(pieces) // 2, 2, len(pieces))
+    lines = draw_form(Tokens(pieces), draft, width, height)
     assert len(lines) <= height
     assert all(cell_len(line.plain.rstrip()) <= width for line in lines)
 
@@ -153,6 +212,17 @@ def test_a_terminal_shows_the_canvas_and_then_only_the_answer(tmux: Any, columns
     assert re.search(r"\x1b\[[0;]*2;3m(\x1b\[39m\x1b\[49m)?wörd", drawn)  # dim and italic
     screen = wait_for(tmux, "code=0", "-S", "-", "-J").split()
     assert screen == ["before", *(f"wörd{i}" for i in range(60)), "code=0"]
+
+
+@pytest.mark.parametrize("columns", [40, 80])
+def test_a_terminal_shows_holes_in_their_text(tmux: Any, columns: int) -> None:
+    command = f"{sys.executable} {PROGRAM} fill '[[MASK:40]]'; echo code=$?; sleep 60"
+    tmux("new-session", "-d", "-x", str(columns), "-y", "10", f"echo before; {command}")
+    drawn = wait_for(tmux, SHADE, "-e")
+    assert re.search(r"\x1b\[[0;]*2mwörd999 ", drawn)  # dim
+    assert re.search(r"\x1b\[[0;]*1m(\x1b\[39m\x1b\[49m)?(wörd\d+ )*wörd", drawn)  # bold
+    screen = wait_for(tmux, "code=0", "-S", "-", "-J").split()
+    assert screen == ["before", *(f"wörd{i}" for i in range(40)), "code=0"]
 
 
 @pytest.mark.parametrize(
@@ -204,8 +274,9 @@ def run_with_stderr_on_a_terminal(
         os.close(stderr)
 
 
-def test_ctrl_c_on_a_terminal_gives_the_cursor_back(tmux: Any) -> None:
-    command = f"{sys.executable} {PROGRAM} run 500; echo code=$?; sleep 60"
+@pytest.mark.parametrize("ask", ["run 500", "fill '[[MASK:500]]'"])
+def test_ctrl_c_on_a_terminal_gives_the_cursor_back(tmux: Any, ask: str) -> None:
+    command = f"{sys.executable} {PROGRAM} {ask}; echo code=$?; sleep 60"
     tmux("new-session", "-d", "-x", "60", "-y", "10", command)
     wait_for(tmux, SHADE)
     tmux("send-keys", "C-c")

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 import edge as library
+from edge.cli.answering import stats_line
 from edge.cli.prompt import EXAMPLE
-from edge.cli.run import _stats_line
 
 Edge = Callable[..., Any]
 DYNAMIC = ("--sampler", "low_confidence_dynamic")
@@ -92,7 +92,7 @@ def test_an_approximate_cache_is_always_reported() -> None:
         exact = model.generate(EXAMPLE, steps=1)
 
     def line(**changes: Any) -> str:
-        return _stats_line(replace(exact, stats=replace(exact.stats, **changes)))
+        return stats_line(replace(exact, stats=replace(exact.stats, **changes)))
 
     assert "cache" not in line()
     dual = {"cache": "dual", "refreshes": 3}

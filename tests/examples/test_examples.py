@@ -84,6 +84,16 @@ def test_the_errors_of_formats_of_keys_and_values_are_printed() -> None:
     assert 0 < divergence["bf16"] < divergence["int8"] < 0.05
 
 
+def test_later_turns_of_a_conversation_store_what_is_new() -> None:
+    script = (EXAMPLES / "bench/chat_turns.py", "--shape", "qwen2.5-0.5b", "--layers", "1")
+    turns = json.loads(run(sys.executable, *script, "--turns", "3", "--tokens", "16", "--json"))
+    prompts = [turn["prompt"] for turn in turns["turns"]]
+    new = [turn["new"] for turn in turns["turns"]]
+    assert new[0] == prompts[0]
+    for turn in (1, 2):  # up to a block: the answer's that was stored, the prompt's that was not
+        assert abs(prompts[turn] - prompts[turn - 1] - new[turn]) < 16
+
+
 def test_the_picture_is_what_its_command_draws(tmp_path: Path) -> None:
     run(sys.executable, EXAMPLES / "bench/denoise_picture.py", tmp_path / "denoise.svg")
     drawn = (tmp_path / "denoise.svg").read_text(encoding="utf-8")

@@ -183,6 +183,12 @@ def scripted(model_config: Callable[..., ModelConfig]) -> Callable[..., Run]:
 
 
 @pytest.fixture
+def scripted_backend() -> type[Scripted]:
+    """``scripted_backend(tokens, confidence, on_forward)``: that backend by itself."""
+    return Scripted
+
+
+@pytest.fixture
 def planned(model_config: Callable[..., ModelConfig]) -> Callable[..., Plan]:
     """``planned(prompt, config={}, **options)``: the plan of such a request."""
 

@@ -41,6 +41,30 @@ def test_an_empty_prompt() -> None:
     assert canvas.committed_prefix().tolist() == []
 
 
+def test_a_form_has_holes_where_it_says() -> None:
+    canvas = Canvas.form(ids(1, 1, 2, MASK, 1), [(0, 2), (4, 5)], 0, MASK, (7,))
+    assert canvas.ids.tolist() == [MASK, MASK, 2, MASK, MASK]
+    assert canvas.holes().tolist() == [0, 1, 4]
+    assert canvas.given.tolist() == [False, False, True, True, False]
+    assert canvas.is_form
+    with pytest.raises(ValueError, match="cannot be committed again"):
+        canvas.commit(ids(3), ids(5))
+    with pytest.raises(ValueError, match="only what was committed"):
+        canvas.remask(ids(2))
+
+
+@pytest.mark.parametrize("order", [[1, 3], [3, 1]])
+def test_an_end_token_closes_the_rest_of_its_own_hole(order: list[int]) -> None:
+    canvas = Canvas.form(ids(*[0] * 8), [(0, 5), (6, 8)], 0, MASK, (7, 8))
+    for position in order:
+        canvas.commit(ids(position), ids(7 if position == 1 else 5))
+        assert canvas.committed[1:5].all() == (position == 1 or order[0] == 1)
+        if canvas.committed[4]:
+            break
+    assert canvas.ids.tolist()[:5] == [MASK, 7, 7, 5 if order[0] == 3 else 7, 7]
+    assert canvas.holes().tolist() == [0, 6, 7]
+
+
 @pytest.mark.parametrize(
     ("start", "stop", "expected"),
     [(0, None, [2, 4, 5]), (3, 5, [4]), (4, None, [4, 5]), (6, 6, [])],

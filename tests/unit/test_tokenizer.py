@@ -16,6 +16,7 @@ from tokenizers import AddedToken
 from tokenizers import Tokenizer as HuggingFaceTokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
+from tokenizers.processors import TemplateProcessing
 
 from edge.errors import ModelFileError, RequestError
 from edge.formats.gguf_file import Header
@@ -43,6 +44,22 @@ def test_there_and_back(byte_tokenizer: Tokenizer, text: str) -> None:
     assert ids.dtype == np.int32
     assert ids.tolist() == bytes_of(text)
     assert byte_tokenizer.decode(ids) == text
+
+
+@pytest.mark.parametrize("ends", [False, True])
+def test_texts_by_themselves_have_the_ends_of_one_text(ends: bool) -> None:
+    made = HuggingFaceTokenizer(WordLevel({"?": 0, "a": 1, "b": 2, "<s>": 3, "</s>": 4}, "?"))
+    made.pre_tokenizer = Whitespace()
+    made.add_special_tokens(["<s>", "</s>"])
+    if ends:
+        single = TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 3), ("</s>", 4)])
+        made.post_processor = single
+    tokenizer = Tokenizer(made)
+    parts = [part.tolist() for part in tokenizer.encode_parts(["a b", "", "b"])]
+    assert parts == ([[3, 1, 2], [], [2, 4]] if ends else [[1, 2], [], [2]])
+    assert [part.tolist() for part in tokenizer.encode_parts([""])] == ([[3, 4]] if ends else [[]])
+    assert tokenizer.encode_parts([]) == []
+    assert [tokenizer.can_write(text) for text in ("a b", "c", "", " ")] == [True, *[False] * 3]
 
 
 def test_control_tokens_are_plain_text_to_a_user(byte_tokenizer: Tokenizer) -> None:

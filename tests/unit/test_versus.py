@@ -22,7 +22,7 @@ from edge.backends import llama_peer, llama_process
 from edge.backends.llama_peer import LlamaPeer, thread_counts
 from edge.backends.native import NativeBackend, StepTimes
 from edge.bench import Subject, plan_for
-from edge.model import inspect
+from edge.info import inspect
 from edge.shapes import Shape
 from edge.versus import Peer, measure_pairs
 
