@@ -39,6 +39,7 @@ def convert(
     overrides: Mapping[str, str] | None = None,
     mask_token_id: int | None = None,
     adapter: str | PathLike[str] | None = None,
+    gated_adapter: str | PathLike[str] | None = None,
     threads: int | None = None,
     progress: Progress = silent,
 ) -> ConversionReport:
@@ -60,8 +61,10 @@ def convert(
     ("*.ffn_down.weight") is not rounded to int8 but to bfloat16.
 
     `adapter` is the folder of a low-rank adapter in PEFT's layout that is merged into the weights
-    before anything is rounded. `force` allows `out`, `report` (JSON) and `card` (Markdown) to
-    exist; they are replaced once the new ones are whole and verified. `dry_run` writes nothing.
+    before anything is rounded, `gated_adapter` that of one which only mask tokens run with: it is
+    stored beside the weights of an autoregressive checkpoint. `force` allows `out`, `report` (JSON)
+    and `card` (Markdown) to exist; they are replaced once the new ones are whole and
+    verified. `dry_run` writes nothing.
     `overrides` are diffusion.*, edge.task and general.name keys. The same source, options and seed
     give the same bytes with any number of `threads` (by default all). What a run with calibration
     has done is kept beside `out` until it is finished; the same call goes on after a kill.
@@ -91,6 +94,7 @@ def convert(
             source=Path(source),
             out=Path(out),
             adapter=None if adapter is None else Path(adapter),
+            gated_adapter=None if gated_adapter is None else Path(gated_adapter),
             recipe=chosen(preset, None if recipe is None else Path(recipe), changes),
             force=force,
             dry_run=dry_run,

@@ -153,8 +153,14 @@ def merge(checkpoint: Checkpoint, folder: Path | None) -> Checkpoint:
     if folder is None:
         return checkpoint
     adapter = open_adapter(folder)
-    _check_shapes(adapter, checkpoint)
-    _check_completeness(adapter, checkpoint)
+    if adapter.config.token_ids:
+        raise UnsupportedModelError(
+            "the adapter has trainable tokens, which cannot be merged",
+            path=adapter.config.path,
+            hint="where they are a mask token's, give the adapter with --gated-adapter",
+        )
+    check_shapes(adapter, checkpoint)
+    check_completeness(adapter, checkpoint)
     tensors = dict(checkpoint.tensors)
     for name in adapter.changed:
         base = adapter.replacements.get(name, tensors[name])
@@ -240,7 +246,8 @@ def _replacements(
         yield replaced, tensor
 
 
-def _check_shapes(adapter: Adapter, checkpoint: Checkpoint) -> None:
+def check_shapes(adapter: Adapter, checkpoint: Checkpoint) -> None:
+    """Raise ModelFileError for a tensor that fits none of the checkpoint's."""
     made = [(name, tensor, tensor.shape) for name, tensor in adapter.replacements.items()]
     for name, update in adapter.updates.items():
         made.append((name, update.b, update.shape))
@@ -253,7 +260,7 @@ def _check_shapes(adapter: Adapter, checkpoint: Checkpoint) -> None:
             raise _fault(tensor, f"makes {shape_text(shape)}, {told}")
 
 
-def _check_completeness(adapter: Adapter, checkpoint: Checkpoint) -> None:
+def check_completeness(adapter: Adapter, checkpoint: Checkpoint) -> None:
     """Every module that the settings name must be there: half an adapter is another model."""
     config, changed = adapter.config, set(adapter.changed)
     named = {"modules_to_save": config.replaced, "target_modules": config.targets or ()}

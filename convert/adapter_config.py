@@ -31,7 +31,7 @@ _MUST_BE: dict[str, tuple[object, ...]] = {
     "init_lora_weights": (True, False, None, "gaussian", "orthogonal", "eva"),
 }
 _READ = {"r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern", "target_modules"}
-_READ |= {"modules_to_save", *_MUST_BE}
+_READ |= {"modules_to_save", "trainable_token_indices", *_MUST_BE}
 _SELECT_AMONG_TARGETS = ("exclude_modules", "layers_to_transform", "layers_pattern")
 _SAYS_NOTHING_OF_WEIGHTS = {
     *_SELECT_AMONG_TARGETS,
@@ -47,7 +47,10 @@ _MOST_WILDCARDS = 3
 
 @dataclass(frozen=True)
 class AdapterConfig:
-    """Ranks and factors of the updates; `targets` are name endings, None where a rule says it."""
+    """Ranks and factors of the updates; `targets` are name endings, None where a rule says it.
+
+    `token_ids` are tokens whose embeddings were trained as well.
+    """
 
     path: Path
     rank: int
@@ -57,6 +60,7 @@ class AdapterConfig:
     alphas: Mapping[str, float]
     targets: tuple[str, ...] | None
     replaced: tuple[str, ...]
+    token_ids: tuple[int, ...] = ()
 
     def rank_of(self, module: str) -> int:
         """The rank of a module's update."""
@@ -86,6 +90,7 @@ def read_adapter_config(path: Path) -> AdapterConfig:
         alphas=get.by_pattern("alpha_pattern", _is_alpha, "numbers"),
         targets=None if is_rule else get.names("target_modules"),
         replaced=get.names("modules_to_save"),
+        token_ids=get.token_ids("trainable_token_indices"),
     )
 
 
@@ -114,6 +119,19 @@ class _Reader:
             )
 
         return tuple(self.checked(key, are_names, "a list of names") or ())
+
+    def token_ids(self, key: str) -> tuple[int, ...]:
+        """A list of ids, or one such list under the name of the embedding."""
+
+        def are_ids(value: object) -> bool:
+            return isinstance(value, list) and all(type(id) is int and id >= 0 for id in value)
+
+        def is_told(value: object) -> bool:
+            named = list(value.values()) if isinstance(value, dict) else [value]
+            return value is None or (len(named) == 1 and are_ids(named[0]))
+
+        told = self.checked(key, is_told, "a list of token ids, or an object with one") or ()
+        return tuple(next(iter(told.values())) if isinstance(told, dict) else told)
 
     def by_pattern(self, key: str, is_sound: Callable[[object], bool], what: str) -> dict[str, Any]:
         def is_table(value: object) -> bool:

@@ -29,6 +29,7 @@ from edge.errors import ModelFileError, ModelNotFoundError, UnsupportedModelErro
 
 if TYPE_CHECKING:
     from convert.adapter import Adapter
+    from convert.gated_adapter import GatedAdapter
 
 CONFIG = "config.json"
 GENERATION_CONFIG = "generation_config.json"
@@ -63,6 +64,7 @@ class Checkpoint:
     token_names: TokenNames
     chat_template: str | None
     adapter: Adapter | None = None  # merged into the tensors
+    gate: GatedAdapter | None = None  # of masked rows, among the tensors
 
     @property
     def path(self) -> Path:

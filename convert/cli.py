@@ -31,6 +31,7 @@ Examples:
   edge-convert ./my-model my-model.gguf --set diffusion.threshold=0.95 --set edge.task=sudoku
   edge-convert public-Q6_K.gguf my-int4.gguf --type int4 --set diffusion.threshold=0.95
   edge-convert ./my-model my-model.gguf --adapter ./my-lora --type int8
+  edge-convert ./smollm my-drafter.gguf --gated-adapter ./my-gated-lora
   edge-convert compare my-model-f32.gguf my-model-int4.gguf
 
 Every option has an environment variable, EDGE_CONVERT_TYPE for --type and so on.
@@ -138,6 +139,13 @@ class Bytes(click.ParamType[int]):
     metavar="FOLDER",
     help="Merge this LoRA adapter (adapter_config.json, adapter_model.safetensors) into the "
     "weights before they are stored.",
+)
+@click.option(
+    "--gated-adapter",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Store this LoRA adapter beside the weights of an autoregressive SOURCE, for mask tokens "
+    "only: they draft, the plain weights verify.",
 )
 @click.option("--dry-run", is_flag=True, help="Print which tensor becomes what; write nothing.")
 @click.option(

@@ -39,6 +39,7 @@ class Request:
     source: Path
     out: Path
     adapter: Path | None
+    gated_adapter: Path | None
     recipe: Recipe
     force: bool
     dry_run: bool
@@ -138,5 +139,7 @@ def _provenance(source: Source, type: str, sha256: str | None) -> Iterator[Entry
         yield Entry(keys.SOURCE_SHA256, "string", sha256)
     if source.adapter:
         yield Entry(keys.ADAPTER_SHA256, "string", source.adapter.sha256)
+    if source.gate:
+        yield Entry(keys.GATE_SHA256, "string", source.gate.adapter.sha256)
     yield Entry(keys.CONVERSION_TYPE, "string", type)
     yield Entry(keys.CONVERSION_REVISION, "u32", REVISION)

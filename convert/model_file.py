@@ -107,6 +107,7 @@ class ModelFile:
     config: ModelConfig
     entries: Mapping[str, Entry]
     adapter: None = None
+    gate: None = None
 
     @property
     def architecture(self) -> str:

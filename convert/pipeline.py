@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from convert.adapter import check_merged, merge
 from convert.card import model_card
 from convert.checkpoint import open_checkpoint
+from convert.gated_adapter import attach
 from convert.job import Job, Outcome, Request
 from convert.metadata import SETTINGS, Entry, describe, summary
 from convert.model_file import is_model_file, open_model_file
@@ -60,8 +61,10 @@ def run(request: Request) -> ConversionReport:
     Raises EdgeError children and OSError.
     """
     if not request.dry_run:
-        sources = [path for path in (request.source, request.adapter) if path]
-        check_targets(sources, request.out, request.texts, force=request.force)
+        sources = [request.source, request.adapter, request.gated_adapter]
+        check_targets(
+            [path for path in sources if path], request.out, request.texts, force=request.force
+        )
     source, spec, vocabulary = _opened(request)
     plan = make_plan(spec, request.recipe)
     planned = Job(request, source, spec, vocabulary, plan)
@@ -83,15 +86,16 @@ def run(request: Request) -> ConversionReport:
 def _opened(request: Request) -> tuple[Source, Spec, Vocabulary]:
     """The source, and what it becomes."""
     if is_model_file(request.source):
-        if request.adapter:
+        if request.adapter or request.gated_adapter:
             raise RequestError(
-                "an adapter is merged into a checkpoint folder, SOURCE is a model file",
+                "an adapter belongs to a checkpoint folder, SOURCE is a model file",
                 path=request.source,
                 hint="give the checkpoint that the adapter was trained on",
             )
         model_file = open_model_file(request.source, request.choices)
         return model_file, model_file.spec(), Vocabulary(())
     checkpoint = merge(open_checkpoint(request.source), request.adapter)
+    checkpoint = attach(checkpoint, request.gated_adapter)
     spec = build_spec(checkpoint, request.choices)
     check_merged(checkpoint, spec)
     return checkpoint, spec, vocabulary_of(checkpoint, spec.num_rows)
@@ -161,6 +165,8 @@ def _report(job: Job) -> ConversionReport:
         output=str(job.request.out),
         adapter=str(job.request.adapter) if job.request.adapter else None,
         adapter_sha256=job.source.adapter.sha256 if job.source.adapter else None,
+        gated_adapter=str(job.request.gated_adapter) if job.request.gated_adapter else None,
+        gated_adapter_sha256=job.source.gate.adapter.sha256 if job.source.gate else None,
         source_architecture=job.source.architecture,
         architecture=job.spec.architecture,
         type=plan.type,

@@ -20,6 +20,7 @@ from edge.formats.groups import (
 )
 
 _STAY_FLOAT = {"norm", "bias", "table"}
+_FLOATS = {"f32", "f16", "bf16"}
 _HOLDS = {"F16": "f16", "BF16": "bf16"}  # a type of safetensors
 ALIGNMENT = 32
 
@@ -158,7 +159,9 @@ def _type_of(spec: TensorSpec, recipe: Recipe) -> str:
     matching = (
         type for name, type in recipe.tensors.items() if fnmatch.fnmatchcase(spec.target, name)
     )
-    return next(matching, recipe.type)
+    # A gated adapter has few weights, and its errors come on top of the others'.
+    default = "int8" if spec.role == "gate" and recipe.type not in _FLOATS else recipe.type
+    return next(matching, default)
 
 
 def _plain(type: str) -> Layout:

@@ -96,6 +96,8 @@ class ConversionReport:
     sha256: str | None = None
     adapter: str | None = None
     adapter_sha256: str | None = None
+    gated_adapter: str | None = None
+    gated_adapter_sha256: str | None = None
     dry_run: bool = False
 
     def to_json(self) -> dict[str, Any]:

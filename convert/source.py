@@ -10,6 +10,7 @@ from convert.safetensors_file import Tensor
 
 if TYPE_CHECKING:
     from convert.adapter import Adapter
+    from convert.gated_adapter import GatedAdapter
 
 _HASH_CHUNK_BYTES = 1 << 20
 
@@ -38,6 +39,10 @@ class Source(Protocol):
     @property
     def adapter(self) -> Adapter | None:
         """What is merged into the tensors."""
+
+    @property
+    def gate(self) -> GatedAdapter | None:
+        """What rows of mask tokens run with, among the tensors."""
 
     @property
     def num_bytes(self) -> int:

@@ -129,6 +129,7 @@ class DenoiserShape:
         rope_pairs: str,
         qkv_bias: bool = False,
         qk_norm: bool = False,
+        gate_rank: int = 0,
     ) -> None: ...
 
 class Denoiser:
@@ -148,13 +149,19 @@ class Denoiser:
     def write_panels(self, path: str | bytes, size_bytes: int, hash: bytes) -> None: ...
     @property
     def panel_bytes(self) -> int: ...
-    def logits(self, ids: NDArray[np.int32], mask: AttentionMask = ...) -> NDArray[np.float32]: ...
+    def logits(
+        self,
+        ids: NDArray[np.int32],
+        mask: AttentionMask = ...,
+        gated_rows: NDArray[np.int32] = ...,
+    ) -> NDArray[np.float32]: ...
     def step(
         self,
         ids: NDArray[np.int32],
         positions: NDArray[np.int32],
         head_rows: NDArray[np.int32],
         *,
+        gated_rows: NDArray[np.int32] = ...,
         cache: KvCache | None = None,
         store: bool = False,
         num_stored: int = 0,

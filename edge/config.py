@@ -69,13 +69,18 @@ class DenoiserSizes:
 
 @dataclass(frozen=True)
 class DenoiserConfig(DenoiserSizes):
-    """Sizes of a denoiser and what else its layers compute by."""
+    """Sizes of a denoiser and what else its layers compute by.
+
+    With a ``gate_rank`` above 0 the rows of mask tokens get an adapter of at most that rank, and
+    see all of their canvas; all others run the plain weights and see what stands before them.
+    """
 
     rms_norm_eps: float
     rope_theta: float
     rope_pairs: str
     qkv_bias: bool
     qk_norm: bool
+    gate_rank: int = 0
 
 
 @dataclass(frozen=True)
@@ -273,12 +278,15 @@ def _read_denoiser(reader: _Keys) -> DenoiserConfig:
         rope_pairs=reader.family.rope_pairs,
         qkv_bias=reader.family.qkv_bias,
         qk_norm=reader.family.qk_norm,
+        gate_rank=reader.integer(keys.GATE_RANK, default=0, low=0),
     )
 
 
 def _read_diffusion(reader: _Keys, denoiser: DenoiserConfig) -> DiffusionConfig:
     canvas = _choice(reader, keys.CANVAS, "append", ("append", "in_place"))
     attention = _choice(reader, keys.ATTENTION, "full", ("full", "block", "causal_context"))
+    if denoiser.gate_rank and attention != "causal_context":
+        raise reader.unsupported(keys.ATTENTION, attention, "causal_context with gated rows")
     canvas_length = None
     if canvas == "in_place":
         if attention != "full":

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge._native import CancelFlag
-from edge.backends.base import Backend, Cache, Draws, LogitBias, Mask, StepRequest
+from edge.backends.base import NO_ROWS, Backend, Cache, Draws, LogitBias, Mask, StepRequest
 from edge.canvas import Block, Canvas, RowStats
 from edge.config import DiffusionConfig, ModelConfig
 from edge.credit import Credit
@@ -16,8 +16,6 @@ from edge.dual_cache import DualCache
 from edge.prefix import KeptPrefix
 
 LIFT = 128.0  # nats; float32 still tells 1.5e-5 apart there
-
-_NO_ROWS = np.empty(0, np.int32)
 
 
 @dataclass(frozen=True)
@@ -35,8 +33,13 @@ class Candidates:
     mask_is_a_token: bool = False
 
 
-def attention_of(diffusion: DiffusionConfig, context_length: int) -> Mask:
-    """The model's own attention for a text whose first ``context_length`` ids are given."""
+def attention_of(diffusion: DiffusionConfig, context_length: int, *, gated: bool = False) -> Mask:
+    """The model's own attention for a text whose first ``context_length`` ids are given.
+
+    Where rows are ``gated`` it is the attention of those that are not.
+    """
+    if gated:
+        return Mask("causal")
     if diffusion.attention == "block":
         origin = context_length if diffusion.block_align == "prompt_end" else 0
         return Mask("block", diffusion.block_length, origin)
@@ -111,11 +114,20 @@ class Engine:
 
     def logits(self, ids: NDArray[np.int32], context_length: int) -> NDArray[np.float32]:
         """Return float32 [ids, vocab] of one forward; row i belongs to position i."""
-        return self.backend.logits(ids, self.mask(context_length))
+        masked = ids == self.config.diffusion.mask_token_id
+        masked[:context_length] = False
+        return self.backend.logits(ids, self.mask(context_length), self.gated_rows(masked))
+
+    def gated_rows(self, masked: NDArray[np.bool_]) -> NDArray[np.int32]:
+        """The rows [rows] of mask tokens, where the model runs them with an adapter."""
+        if not self.config.denoiser.gate_rank:
+            return NO_ROWS
+        return np.flatnonzero(masked).astype(np.int32)
 
     def mask(self, context_length: int) -> Mask:
         """The model's own attention for a text whose first ``context_length`` ids are given."""
-        return attention_of(self.config.diffusion, context_length)
+        gated = self.config.denoiser.gate_rank > 0
+        return attention_of(self.config.diffusion, context_length, gated=gated)
 
     def draws(self, candidates: Candidates) -> Draws:
         diffusion = self.config.diffusion
@@ -158,6 +170,8 @@ class Session:
         num_reused: int,
     ) -> None:
         self._backend = engine.backend
+        self._gated_rows = engine.gated_rows
+        self._own_mask = Mask("causal" if engine.config.denoiser.gate_rank else "full")
         self._diffusion = engine.config.diffusion
         self._mask_of_prompt = engine.mask(canvas.output_start)
         self._canvas = canvas
@@ -268,7 +282,7 @@ class Session:
     def _store(self, start: int, stop: int, mask: Mask) -> RowStats | None:
         # A prompt that ends inside a block needs nobody to predict its own tokens.
         carries = self._diffusion.carries and not self._canvas.committed[stop : stop + 1].all()
-        last = np.array([stop - start - 1], np.int32) if carries else _NO_ROWS
+        last = np.array([stop - start - 1], np.int32) if carries else NO_ROWS
         rows = self._forward(start, stop, last, mask=mask, store=True)
         if rows is None:
             return None
@@ -293,7 +307,8 @@ class Session:
             positions=np.arange(start, stop, dtype=np.int32),
             head_rows=head_rows,
             draws=replace(self._draws, number=self._num_draws),
-            mask=mask or Mask(),
+            gated_rows=self._gated_rows(~self._canvas.committed[start:stop]),
+            mask=mask or self._own_mask,
             cache=self._cache,
             store=store,
             num_stored=num_stored,

@@ -134,12 +134,14 @@ void with_panel_file(Denoiser& denoiser, const std::string& path, uint64_t size_
 }
 
 StepOutput step(Denoiser& denoiser, const IntArray& ids, const IntArray& positions,
-                const IntArray& head_rows, KvCache* cache, bool store, int64_t num_stored,
-                const AttentionMask& mask, const HeadOptions& head, const IntArray& guidance_ids,
-                float guidance_scale, const CancelFlag* cancel, int64_t deadline_ns) {
+                const IntArray& head_rows, const IntArray& gated_rows, KvCache* cache, bool store,
+                int64_t num_stored, const AttentionMask& mask, const HeadOptions& head,
+                const IntArray& guidance_ids, float guidance_scale, const CancelFlag* cancel,
+                int64_t deadline_ns) {
     const StepInput input{to_vector(ids),
                           to_vector(positions),
                           to_vector(head_rows),
+                          to_vector(gated_rows),
                           cache,
                           store,
                           num_stored,
@@ -152,12 +154,14 @@ StepOutput step(Denoiser& denoiser, const IntArray& ids, const IntArray& positio
     return denoiser.step(input);
 }
 
-FloatArray logits(Denoiser& denoiser, const IntArray& ids, const AttentionMask& mask) {
+FloatArray logits(Denoiser& denoiser, const IntArray& ids, const AttentionMask& mask,
+                  const IntArray& gated_rows) {
     const std::vector<int32_t> tokens = to_vector(ids);
+    const std::vector<int32_t> gated = to_vector(gated_rows);
     FloatArray out({static_cast<int64_t>(tokens.size()), denoiser.shape().vocab_size});
     float* data = out.mutable_data();
     const py::gil_scoped_release release;
-    denoiser.logits(tokens, mask, data);
+    denoiser.logits(tokens, mask, gated, data);
     return out;
 }
 
@@ -336,7 +340,7 @@ void register_denoiser(py::module_& m) {
              py::arg("num_heads"), py::arg("num_kv_heads"), py::arg("head_dim"),
              py::arg("feed_forward_size"), py::arg("vocab_size"), py::arg("context_length"),
              py::arg("rms_norm_eps"), py::arg("rope_theta"), py::arg("rope_pairs"),
-             py::arg("qkv_bias") = false, py::arg("qk_norm") = false);
+             py::arg("qkv_bias") = false, py::arg("qk_norm") = false, py::arg("gate_rank") = 0);
     py::class_<Denoiser>(m, "Denoiser")
         .def(py::init(&make_denoiser), py::arg("file"), py::arg("shape"), py::arg("threads"),
              py::arg("activations") = "int8", py::arg("kv") = "auto", py::arg("isa") = "",
@@ -357,12 +361,14 @@ void register_denoiser(py::module_& m) {
              py::arg("size_bytes"), py::arg("hash"))
         .def_property_readonly("isa", [](const Denoiser& d) { return std::string(d.isa()); })
         .def("step", step, py::arg("ids").noconvert(), py::arg("positions").noconvert(),
-             py::arg("head_rows").noconvert(), py::kw_only(), py::arg("cache") = nullptr,
+             py::arg("head_rows").noconvert(), py::kw_only(),
+             py::arg("gated_rows").noconvert() = IntArray(0), py::arg("cache") = nullptr,
              py::arg("store") = false, py::arg("num_stored") = 0, py::arg("mask") = AttentionMask{},
              py::arg("head") = HeadOptions{}, py::arg("guidance_ids").noconvert() = IntArray(0),
              py::arg("guidance_scale") = 0.0f, py::arg("cancel") = nullptr,
              py::arg("deadline_ns") = 0)
-        .def("logits", logits, py::arg("ids").noconvert(), py::arg("mask") = AttentionMask{});
+        .def("logits", logits, py::arg("ids").noconvert(), py::arg("mask") = AttentionMask{},
+             py::arg("gated_rows").noconvert() = IntArray(0));
     m.def("supported_isas", supported_isas);
     m.attr("PANEL_LAYOUT") = panel_layout;
     // For tests: with 0 small denoisers use all their threads too.

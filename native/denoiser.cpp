@@ -47,6 +47,8 @@ Denoiser::Denoiser(std::shared_ptr<const ModelFile> file, const DenoiserShape& s
     if (source.has("position_embd.weight"))
         position_table_ =
             source.take_floats("position_embd.weight", {shape.context_length, shape.hidden_size});
+    if (shape.gate_rank > 0 && source.has("mask_embd.weight"))
+        mask_embedding_ = source.take_floats("mask_embd.weight", {shape.hidden_size});
     for (int64_t i = 0; i < shape.num_layers; ++i) layers_.push_back(Layer::take(source, shape, i));
     output_norm_ = source.take_floats("output_norm.weight", {shape.hidden_size});
     const char* head_name =
@@ -167,12 +169,14 @@ void Denoiser::guide(const StepInput& input) {
         throw NumericFault("non-finite numbers leave the guidance");
 }
 
-void Denoiser::logits(const std::vector<int32_t>& ids, const AttentionMask& mask, float* out) {
+void Denoiser::logits(const std::vector<int32_t>& ids, const AttentionMask& mask,
+                      const std::vector<int32_t>& gated_rows, float* out) {
     StepInput input;
     input.ids = ids;
     input.positions.resize(ids.size());
     std::iota(input.positions.begin(), input.positions.end(), 0);
     input.mask = mask;
+    input.gated_rows = gated_rows;
     check_step(input, shape_);
     require_panels();
     const std::lock_guard lock(mutex_);
@@ -197,7 +201,7 @@ bool Denoiser::run_layers(const StepInput& input, const std::vector<int32_t>& id
         if (should_stop(input)) return false;
         const Layer& layer = layers_[static_cast<size_t>(i)];
         run_attention(machine, layer, i, input);
-        run_feed_forward(machine, layer, i);
+        run_feed_forward(machine, layer, i, input);
         ++output.layers_done;
     }
     return !should_stop(input);
@@ -208,9 +212,16 @@ void Denoiser::embed(const StepInput& input, const std::vector<int32_t>& ids) {
     const std::byte* rows = file_->bytes_of(*embedding_);
     const int64_t row_size = static_cast<int64_t>(embedding_->num_bytes) / shape_.vocab_size;
     scratch_->hidden.resize(input.ids.size() * static_cast<size_t>(size));
+    size_t gated = 0;  // of the rows so far
     for (size_t i = 0; i < input.ids.size(); ++i) {
         float* hidden = scratch_->hidden.data() + static_cast<int64_t>(i) * size;
-        dequantize_row(embedding_->type, rows + ids[i] * row_size, size, hidden);
+        const bool is_gated =
+            gated < input.gated_rows.size() && input.gated_rows[gated] == static_cast<int64_t>(i);
+        if (is_gated) ++gated;
+        if (is_gated && !mask_embedding_.empty())
+            std::copy_n(mask_embedding_.data(), size, hidden);
+        else
+            dequantize_row(embedding_->type, rows + ids[i] * row_size, size, hidden);
         if (!position_table_.empty())
             kernels_.add(position_table_.data() + input.positions[i] * size, size, hidden);
     }
@@ -246,6 +257,10 @@ void Denoiser::run_attention(const Machine& machine, const Layer& layer, int64_t
              {{&layer.query.weights, s.queries.data(), width},
               {&layer.key.weights, shadow_keys(index, 0), shape_.kv_width()},
               {&layer.value.weights, shadow_values(index, 0), shape_.kv_width()}});
+    raise(machine, index, input,
+          {{&layer.raises.query, s.queries.data(), width},
+           {&layer.raises.key, shadow_keys(index, 0), shape_.kv_width()},
+           {&layer.raises.value, shadow_values(index, 0), shape_.kv_width()}});
     s.clock.charge(&StepTimes::gemm_ns);
     const int64_t elements = rows * (width + 2 * shape_.kv_width());
     machine.pool.run({rows, elements * rotated_element}, [&](int64_t row, int) {
@@ -266,6 +281,8 @@ void Denoiser::run_attention(const Machine& machine, const Layer& layer, int64_t
     charge_input();
     s.projected.resize(static_cast<size_t>(rows * shape_.hidden_size));
     multiply(machine, s.input, {{&layer.attention_output, s.projected.data(), shape_.hidden_size}});
+    raise(machine, index, input,
+          {{&layer.raises.attention_output, s.projected.data(), shape_.hidden_size}});
     s.clock.charge(&StepTimes::gemm_ns);
     add_to_hidden(machine, s.projected);
 }
@@ -295,7 +312,15 @@ void Denoiser::finish_row(const Layer& layer, int64_t index, int64_t row, int64_
     rope_.rotate(key, a.num_kv_heads, a.head_dim, position);
 }
 
-void Denoiser::run_feed_forward(const Machine& machine, const Layer& layer, int64_t index) {
+void Denoiser::raise(const Machine& machine, int64_t index, const StepInput& input,
+                     std::initializer_list<Raised> products) {
+    if (input.gated_rows.empty()) return;
+    if (!scratch_->gate_rows.raise(machine, scratch_->input, input.gated_rows, products))
+        throw NumericFault("non-finite numbers in the adapter of " + layer_name(index));
+}
+
+void Denoiser::run_feed_forward(const Machine& machine, const Layer& layer, int64_t index,
+                                const StepInput& input) {
     Scratch& s = *scratch_;
     const int64_t rows = static_cast<int64_t>(s.all_rows.size());
     const int64_t wide = shape_.feed_forward_size;
@@ -307,6 +332,8 @@ void Denoiser::run_feed_forward(const Machine& machine, const Layer& layer, int6
     s.up.resize(s.gate.size());
     multiply(machine, s.input,
              {{&layer.gate, s.gate.data(), wide}, {&layer.up, s.up.data(), wide}});
+    raise(machine, index, input,
+          {{&layer.raises.gate, s.gate.data(), wide}, {&layer.raises.up, s.up.data(), wide}});
     s.clock.charge(&StepTimes::gemm_ns);
     const auto activate = [&](int row, float* out) {
         kernels_.silu_multiply(s.gate.data() + row * wide, s.up.data() + row * wide, wide, out);
@@ -316,6 +343,7 @@ void Denoiser::run_feed_forward(const Machine& machine, const Layer& layer, int6
     if (s.seen != nullptr) s.seen->down = s.input.values();
     charge_input();
     multiply(machine, s.input, {{&layer.down, s.projected.data(), shape_.hidden_size}});
+    raise(machine, index, input, {{&layer.raises.down, s.projected.data(), shape_.hidden_size}});
     s.clock.charge(&StepTimes::gemm_ns);
     add_to_hidden(machine, s.projected);
 }
@@ -334,7 +362,7 @@ void Denoiser::plan_keys(const StepInput& input) {
     const int64_t active = static_cast<int64_t>(input.ids.size());
     s.all_rows.resize(static_cast<size_t>(active));
     std::iota(s.all_rows.begin(), s.all_rows.end(), 0);
-    s.key_blocks.plan(input.positions, input.cache, input.mask);
+    s.key_blocks.plan(input.positions, input.cache, input.mask, input.gated_rows);
     s.stores_at_once = input.store && !input.cache->holds_any(input.positions);
     // Without storing, a layer's keys and values are of no use to the next one.
     const bool keeps_layers = input.store && !s.stores_at_once;

@@ -58,7 +58,8 @@ public:
     StepOutput step(const StepInput& input);
 
     // Logits [rows, vocab_size] of a forward without cache over positions 0..ids-1.
-    void logits(const std::vector<int32_t>& ids, const AttentionMask& mask, float* out);
+    void logits(const std::vector<int32_t>& ids, const AttentionMask& mask,
+                const std::vector<int32_t>& gated_rows, float* out);
 
     // The parts of `logits`, for calibration; hidden states are [rows, hidden_size].
     std::vector<float> embedded(const std::vector<int32_t>& ids);
@@ -88,7 +89,10 @@ private:
     void embed(const StepInput& input, const std::vector<int32_t>& ids);
     void run_attention(const Machine& machine, const Layer& layer, int64_t index,
                        const StepInput& input);
-    void run_feed_forward(const Machine& machine, const Layer& layer, int64_t index);
+    void run_feed_forward(const Machine& machine, const Layer& layer, int64_t index,
+                          const StepInput& input);
+    void raise(const Machine& machine, int64_t index, const StepInput& input,
+               std::initializer_list<Raised> products);
     void add_to_hidden(const Machine& machine, const std::vector<float>& rows);
     void normalise(const Machine& machine, const std::vector<float>& weight,
                    const std::vector<int32_t>& rows, SumKinds sums, const std::string& place);
@@ -111,6 +115,7 @@ private:
     std::unique_ptr<PanelFile> panel_file_;
     const TensorInfo* embedding_;
     std::vector<float> position_table_;  // [context_length, hidden_size] or empty
+    std::vector<float> mask_embedding_;  // [hidden_size] of gated rows, or empty
     std::vector<Layer> layers_;
     std::vector<float> output_norm_;
     std::optional<WeightMatrix> head_weights_;  // the embedding itself when the head is tied

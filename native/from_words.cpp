@@ -51,11 +51,13 @@ DenoiserShape make_shape(int64_t hidden_size, int64_t num_layers, int64_t num_he
                          int64_t num_kv_heads, int64_t head_dim, int64_t feed_forward_size,
                          int64_t vocab_size, int64_t context_length, float rms_norm_eps,
                          double rope_theta, const std::string& rope_pairs, bool qkv_bias,
-                         bool qk_norm) {
+                         bool qk_norm, int64_t gate_rank) {
     for (const int64_t size : {hidden_size, num_layers, num_heads, num_kv_heads, head_dim,
                                feed_forward_size, vocab_size, context_length})
         if (size < 1 || size > int64_t{1} << 28)
             throw std::invalid_argument("a size is not between 1 and 2^28");
+    if (gate_rank < 0 || gate_rank > int64_t{1} << 28)
+        throw std::invalid_argument("gate_rank is not between 0 and 2^28");
     if (num_heads % num_kv_heads != 0)
         throw std::invalid_argument("num_kv_heads must divide num_heads");
     if (head_dim % 2 != 0) throw std::invalid_argument("head_dim must be even");
@@ -64,7 +66,7 @@ DenoiserShape make_shape(int64_t hidden_size, int64_t num_layers, int64_t num_he
     return {hidden_size,       num_layers, {num_heads, num_kv_heads, head_dim},
             feed_forward_size, vocab_size, context_length,
             rms_norm_eps,      rope_theta, make_pairs(rope_pairs),
-            qkv_bias,          qk_norm};
+            qkv_bias,          qk_norm,    gate_rank};
 }
 
 }  // namespace edge

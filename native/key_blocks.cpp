@@ -5,7 +5,7 @@
 namespace edge {
 
 void KeyBlocks::plan(const std::vector<int32_t>& positions, const KvCache* cache,
-                     const AttentionMask& mask) {
+                     const AttentionMask& mask, const std::vector<int32_t>& gated_rows) {
     positions_ = positions;
     entries_.clear();
     fresh_.clear();
@@ -38,6 +38,9 @@ void KeyBlocks::plan(const std::vector<int32_t>& positions, const KvCache* cache
             places += std::max<int64_t>(0, visible_end - past->block * block_keys);
         visible_.push_back(static_cast<int32_t>(places));
     }
+    for (const int32_t row : gated_rows)
+        visible_[static_cast<size_t>(row)] =
+            static_cast<int32_t>(static_cast<int64_t>(entries_.size()) * block_keys);
 }
 
 const std::vector<KeyBlock>& KeyBlocks::of_layer(int64_t layer, const KvCache* cache,

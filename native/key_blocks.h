@@ -14,9 +14,9 @@ class KeyBlocks {
 public:
     explicit KeyBlocks(const AttentionShape& shape) : shape_(shape) {}
 
-    // Decide once for all layers; positions ascend, `cache` may be null.
+    // Decide once for all layers; positions ascend, `cache` may be null. Gated rows see all keys.
     void plan(const std::vector<int32_t>& positions, const KvCache* cache,
-              const AttentionMask& mask);
+              const AttentionMask& mask, const std::vector<int32_t>& gated_rows);
 
     // How many places of the blocks each active row sees.
     const std::vector<int32_t>& visible() const { return visible_; }

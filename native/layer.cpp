@@ -19,6 +19,21 @@ std::vector<float> take_head_norm(TensorSource& source, const DenoiserShape& sha
     return source.take_floats(name, {shape.attention.head_dim});
 }
 
+LayerGate take_gate(TensorSource& source, const DenoiserShape& shape, const std::string& prefix) {
+    const int64_t hidden = shape.hidden_size;
+    const int64_t wide = shape.feed_forward_size;
+    const auto take = [&](const char* name, int64_t num_outputs, int64_t depth) {
+        return LowRank::take(source, prefix + name, num_outputs, depth, shape.gate_rank);
+    };
+    return {take("attn_q", shape.query_width(), hidden),
+            take("attn_k", shape.kv_width(), hidden),
+            take("attn_v", shape.kv_width(), hidden),
+            take("attn_output", hidden, shape.query_width()),
+            take("ffn_gate", wide, hidden),
+            take("ffn_up", wide, hidden),
+            take("ffn_down", hidden, wide)};
+}
+
 }  // namespace
 
 Layer Layer::take(TensorSource& source, const DenoiserShape& shape, int64_t index) {
@@ -35,7 +50,8 @@ Layer Layer::take(TensorSource& source, const DenoiserShape& shape, int64_t inde
             source.take_floats(prefix + "ffn_norm.weight", {hidden}),
             source.take_matrix(prefix + "ffn_gate.weight", wide, hidden),
             source.take_matrix(prefix + "ffn_up.weight", wide, hidden),
-            source.take_matrix(prefix + "ffn_down.weight", hidden, wide)};
+            source.take_matrix(prefix + "ffn_down.weight", hidden, wide),
+            take_gate(source, shape, prefix)};
 }
 
 }  // namespace edge

@@ -3,6 +3,7 @@
 
 #include <vector>
 
+#include "gate.h"
 #include "shape.h"
 #include "tensors.h"
 #include "weights.h"
@@ -22,6 +23,7 @@ struct Layer {
     WeightMatrix attention_output;
     std::vector<float> feed_forward_norm;  // [hidden_size]
     WeightMatrix gate, up, down;
+    LayerGate raises;  // of gated rows
 
     // Throws like TensorSource::take.
     static Layer take(TensorSource& source, const DenoiserShape& shape, int64_t index);

@@ -47,7 +47,7 @@ void Denoiser::run_layer(int64_t index, const AttentionMask& mask, std::vector<f
     const Layer& layer = layers_[static_cast<size_t>(index)];
     const Machine machine = this->machine();
     run_attention(machine, layer, index, input);
-    run_feed_forward(machine, layer, index);
+    run_feed_forward(machine, layer, index, input);
     scratch_->seen = nullptr;
     scratch_->hidden.swap(hidden);
 }

@@ -54,6 +54,7 @@ public:
         return (kinds_ & weights.sums()) != 0;
     }
     int rows() const { return rows_; }
+    int64_t depth() const { return depth_; }
     const float* row(int index) const { return values_.data() + index * depth_; }
     std::vector<float> values() const {  // [rows, depth]
         return {values_.begin(), values_.begin() + rows_ * depth_};

@@ -6,6 +6,7 @@
 
 #include "attention.h"
 #include "denoiser.h"
+#include "gate.h"
 #include "head.h"
 #include "key_blocks.h"
 #include "layerwise.h"
@@ -33,6 +34,7 @@ struct Denoiser::Scratch {
     std::vector<float> unguided;  // [head rows, hidden_size] of the guidance's canvas
     Attention attention;
     Head head;
+    Gate gate_rows;
     LayerInputs* seen = nullptr;  // gets copies of a layer's inputs
 };
 

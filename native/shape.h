@@ -20,6 +20,7 @@ struct DenoiserShape {
     RopePairs rope_pairs;
     bool qkv_bias = false;  // the file must hold these; where false it may
     bool qk_norm = false;   // RMSNorm per head before the rotation; likewise
+    int64_t gate_rank = 0;  // most ranks of what is added for gated rows; 0: no rows are gated
 
     int64_t query_width() const { return attention.num_heads * attention.head_dim; }
     int64_t kv_width() const { return attention.num_kv_heads * attention.head_dim; }

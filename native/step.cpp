@@ -48,6 +48,19 @@ void check_guidance(const StepInput& input, int64_t vocab_size) {
         require(id >= 0 && id < vocab_size, "a token id is outside the vocabulary");
 }
 
+void check_gate(const StepInput& input, const DenoiserShape& shape) {
+    const std::vector<int32_t>& rows = input.gated_rows;
+    if (rows.empty()) return;
+    require(shape.gate_rank > 0, "this denoiser gates no rows");
+    for (size_t i = 0; i < rows.size(); ++i)
+        require(rows[i] >= (i == 0 ? 0 : rows[i - 1] + 1) &&
+                    rows[i] < static_cast<int64_t>(input.ids.size()),
+                "gated rows must ascend and be active");
+    require(input.guidance.ids.empty(), "gated rows cannot be guided");
+    require(!input.store || (input.num_stored > 0 && input.num_stored <= rows.front()),
+            "gated rows are never stored");
+}
+
 }  // namespace
 
 void check_step(const StepInput& input, const DenoiserShape& shape) {
@@ -64,6 +77,7 @@ void check_step(const StepInput& input, const DenoiserShape& shape) {
         require(input.head_rows[i] >= (i == 0 ? 0 : input.head_rows[i - 1]) &&
                     input.head_rows[i] < static_cast<int64_t>(input.ids.size()),
                 "head rows must not descend and be active");
+    check_gate(input, shape);
     require(input.mask.kind != AttentionMask::Kind::block || input.mask.block_length > 0,
             "a block mask needs a block length");
     check_choices(input.head, shape.vocab_size);

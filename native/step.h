@@ -26,12 +26,13 @@ struct Guidance {
 
 // One step: which tokens are computed, what they see, what is asked of them.
 struct StepInput {
-    std::vector<int32_t> ids;        // [active] token ids
-    std::vector<int32_t> positions;  // [active] ascending
-    std::vector<int32_t> head_rows;  // indices into the active tokens, not descending
-    KvCache* cache = nullptr;        // valid slots that are not active are attended too
-    bool store = false;              // publish the active rows' keys and values when done
-    int64_t num_stored = 0;          // only those of the first so many rows; 0: of all
+    std::vector<int32_t> ids;         // [active] token ids
+    std::vector<int32_t> positions;   // [active] ascending
+    std::vector<int32_t> head_rows;   // indices into the active tokens, not descending
+    std::vector<int32_t> gated_rows;  // active tokens, ascending; they get the low-rank updates and see everything
+    KvCache* cache = nullptr;         // valid slots that are not active are attended too
+    bool store = false;               // publish the active rows' keys and values when done
+    int64_t num_stored = 0;           // only those of the first so many rows; 0: of all
     AttentionMask mask;
     HeadOptions head;
     Guidance guidance;

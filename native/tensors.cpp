@@ -30,6 +30,16 @@ TensorSource::TensorSource(const ModelFile& file) : file_(file) {
     if (names != nullptr) bf16_activations_ = {names->begin(), names->end()};
 }
 
+int64_t TensorSource::num_rows(const std::string& name) const {
+    const TensorInfo* tensor = file_.find(name);
+    if (tensor == nullptr)
+        throw FileFault(file_.header().data_offset, "tensor '" + name + "' is missing");
+    if (tensor->shape.size() != 2)
+        throw FileFault(tensor->offset, "tensor '" + name + "' is " + shape_text(tensor->shape) +
+                                            ", a matrix is wanted");
+    return static_cast<int64_t>(tensor->rows());
+}
+
 const TensorInfo& TensorSource::take(const std::string& name,
                                      std::initializer_list<int64_t> shape) {
     const TensorInfo* tensor = file_.find(name);

@@ -19,6 +19,8 @@ public:
     explicit TensorSource(const ModelFile& file);
 
     bool has(const std::string& name) const { return file_.find(name) != nullptr; }
+    // Throws FileFault for a missing tensor or one that is no matrix.
+    int64_t num_rows(const std::string& name) const;
     // Throws FileFault for a missing or misshapen tensor, UnsupportedFault for its type.
     const TensorInfo& take(const std::string& name, std::initializer_list<int64_t> shape);
     WeightMatrix take_matrix(const std::string& name, int64_t num_outputs, int64_t depth);

@@ -71,6 +71,7 @@ def _identity(job: Job) -> dict[str, object]:
         "revision": REVISION,
         "source": job.source_sha256,
         "adapter": job.source.adapter.sha256 if job.source.adapter else None,
+        "gate": job.source.gate.adapter.sha256 if job.source.gate else None,
         "recipe": request.recipe.to_json(),
         "settings": {key: str(entry.value) for key, entry in request.choices.settings.items()},
         "mask_token_id": request.choices.mask_token_id,

@@ -30,6 +30,9 @@ FAMILIES: dict[str, Callable[[Checkpoint, Choices], Spec]] = {
     "SDARForCausalLM": replace(_QWEN3, loop=loops.sdar).build,
 }
 
+# Those whose committed text attends causally.
+_GATED = frozenset({"LlamaForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"})
+
 
 def build_spec(checkpoint: Checkpoint, choices: Choices) -> Spec:
     """The validated spec of a checkpoint.
@@ -42,6 +45,12 @@ def build_spec(checkpoint: Checkpoint, choices: Choices) -> Spec:
             f"architecture {shown(name)} cannot be converted",
             path=checkpoint.config_path,
             hint=f"known architectures: {', '.join(sorted(FAMILIES))}",
+        )
+    if checkpoint.gate and name not in _GATED:
+        raise UnsupportedModelError(
+            f"architecture {shown(name)} has no rows to gate",
+            path=checkpoint.config_path,
+            hint=f"a gated adapter is for one of {', '.join(sorted(_GATED))}",
         )
     spec = FAMILIES[name](checkpoint, choices)
     spec.validate(checkpoint)

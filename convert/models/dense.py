@@ -8,7 +8,7 @@ families, and the checkpoints published with Dream, dllm (A2D), SDAR and Fast-dL
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from convert.checkpoint import Checkpoint
 from convert.json_file import shown
@@ -17,6 +17,7 @@ from convert.models import loops
 from convert.models import shape as sizes
 from convert.models.base import Choices, ConfigReader, Role, Spec, TensorSpec, folded
 from convert.models.diffusion import DiffusionReader
+from convert.models.gate import gate_entries, gate_tensors
 from convert.models.shape import DenseShape
 from convert.models.tokens import read_special_tokens
 from edge.errors import UnsupportedModelError
@@ -33,7 +34,8 @@ _UNSUPPORTED_SUFFIXES = (
 )
 _MAY_ONLY_BE: dict[str, object] = {"mlp_bias": False, "quantization_config": None}
 _THETAS = (1.0, 1e30)
-_NOISE = {keys.NOISE: "mask"}
+_NOISE: dict[str, object] = {keys.NOISE: "mask"}
+_CAUSAL: dict[str, object] = {keys.ATTENTION: "causal_context"}
 _CANNOT = "this kind of model cannot be converted"
 
 Loop = Callable[[ConfigReader, Choices, int], dict[str, object]]
@@ -63,8 +65,11 @@ class Family:
         that cannot be, RequestError for a choice of the caller that cannot be.
         """
         config = ConfigReader(checkpoint)
-        if self.autoregressive:
+        gate = checkpoint.gate
+        if self.autoregressive and gate is None:
             loops.refuse_untold(config, choices)
+        if gate is not None and choices.mask_token_id is None:
+            choices = replace(choices, mask_token_id=gate.mask_token_id)
         _refuse_unsupported(config)
         shape = _read_shape(config)
         tokens = read_special_tokens(config, choices, shape.num_rows)
@@ -75,20 +80,26 @@ class Family:
             longest=shape.context_length,
             num_rows=shape.num_rows,
             eos_ids=tokens.eos,
-            defaults=self.loop(config, choices, shape.context_length),
-            supported=_NOISE,
+            defaults=(loops.gated if gate else self.loop)(config, choices, shape.context_length),
+            supported=_NOISE | _CAUSAL if gate else _NOISE,
         ).entries()
         architecture = self._name(shape, diffusion)
         tied = sizes.head_is_embedding(config, "tie_word_embeddings", _HEAD, _EMBEDDING)
         qkv_bias = self.qkv_bias or config.flag("attention_bias", False)
-        note = self.note(config, choices) if self.note else ""
+        notes = [self.note(config, choices) if self.note else "", gate.note if gate else ""]
+        plain = tuple(tensors_of(shape, qkv_bias, self.qk_norm, has_head=not tied))
         return Spec(
             architecture=architecture,
             num_rows=shape.num_rows,
-            tensors=tuple(tensors_of(shape, qkv_bias, self.qk_norm, has_head=not tied)),
-            entries=(*shape.entries(architecture), *diffusion.values(), *tokens.entries()),
+            tensors=(*plain, *gate_tensors(checkpoint, plain)),
+            entries=(
+                *shape.entries(architecture),
+                *diffusion.values(),
+                *tokens.entries(),
+                *gate_entries(checkpoint),
+            ),
             dropped=frozenset({_HEAD} if tied else ()),
-            notes=(note,) if note else (),
+            notes=tuple(filter(None, notes)),
         )
 
     def _name(self, shape: DenseShape, diffusion: dict[str, Entry]) -> str:

@@ -15,6 +15,7 @@ _BLOCK_LENGTH = 32
 _SDAR_BLOCK_LENGTH = 4
 _SUB_BLOCK_LENGTH = 8
 _THRESHOLD = 0.9
+_DRAFT_LENGTH = 8
 _BLOCKS = "--set diffusion.attention=block"
 
 
@@ -64,6 +65,17 @@ def as_told(config: ConfigReader, choices: Choices, longest: int) -> dict[str, o
     """For classes of autoregressive models: config.json and the caller say the rest."""
     del config, choices, longest
     return {keys.BLOCK_LENGTH: _BLOCK_LENGTH}
+
+
+def gated(config: ConfigReader, choices: Choices, longest: int) -> dict[str, object]:
+    """An autoregressive model whose masked rows, with an adapter, draft what comes next."""
+    del config, choices, longest
+    return {
+        keys.ATTENTION: "causal_context",
+        keys.BLOCK_LENGTH: _DRAFT_LENGTH,
+        keys.BLOCK_ALIGN: "prompt_end",
+        keys.SHIFT_LOGITS: True,
+    }
 
 
 def refuse_untold(config: ConfigReader, choices: Choices) -> None:

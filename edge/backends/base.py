@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from edge._native import CancelFlag
 from edge.canvas import RowStats
 
+NO_ROWS = np.empty(0, np.int32)
+
 
 @dataclass(frozen=True)
 class Mask:
@@ -70,8 +72,9 @@ class StepRequest:
     """One forward: which tokens are computed and what is asked of them.
 
     ``ids`` and ``positions`` are [active], positions ascending; ``head_rows`` are indices of the
-    active tokens whose statistics are wanted. What ``cache`` holds of other positions is seen as
-    well; with ``store`` the active tokens are added to it, or only the first ``num_stored``.
+    active tokens whose statistics are wanted, ``gated_rows`` of those that run with the model's
+    adapter and see everything, whatever the mask. What ``cache`` holds of other positions is seen
+    as well; with ``store`` the active tokens are added to it, or only the first ``num_stored``.
     ``guidance_ids`` [active] ask for classifier-free guidance of strength ``guidance_scale``.
     ``deadline_ns`` is on ``time.monotonic_ns``'s clock, 0 for none.
     """
@@ -80,6 +83,7 @@ class StepRequest:
     positions: NDArray[np.int32]
     head_rows: NDArray[np.int32]
     draws: Draws
+    gated_rows: NDArray[np.int32] = field(default_factory=lambda: NO_ROWS)
     mask: Mask = field(default_factory=Mask)
     cache: Cache | None = None
     store: bool = False
@@ -124,7 +128,9 @@ class Backend(Protocol):
         where numbers stopped being finite.
         """
 
-    def logits(self, ids: NDArray[np.int32], mask: Mask) -> NDArray[np.float32]:
+    def logits(
+        self, ids: NDArray[np.int32], mask: Mask, gated_rows: NDArray[np.int32] = NO_ROWS
+    ) -> NDArray[np.float32]:
         """Return [ids, vocab] of one forward over the whole canvas, nothing cached."""
 
     def close(self) -> None:

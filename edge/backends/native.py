@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge import _native
-from edge.backends.base import LogitBias, Mask, StepRequest
+from edge.backends.base import NO_ROWS, LogitBias, Mask, StepRequest
 from edge.backends.cores import default_threads
 from edge.canvas import RowLogits, RowStats, probability
 from edge.config import DenoiserConfig
@@ -32,8 +32,6 @@ from edge.pack_cache import place_panels
 ISA_VARIABLE = "EDGE_ISA"
 ACTIVATIONS = ("int8", "f32")
 KV_FORMATS = ("auto", "f32", "bf16", "int8")
-
-_NO_IDS = np.empty(0, np.int32)
 
 
 # A thread that is inside a step when the interpreter ends could not come back from it; closing
@@ -162,12 +160,13 @@ class NativeBackend:
             top_p=draws.top_p,
             **({} if request.bias is None else _native_bias(request.bias)),
         )
-        guidance_ids = _NO_IDS if request.guidance_ids is None else request.guidance_ids
+        guidance_ids = NO_ROWS if request.guidance_ids is None else request.guidance_ids
         with self._use() as denoiser, native_errors(self._path):
             return denoiser.step(
                 request.ids,
                 request.positions,
                 request.head_rows,
+                gated_rows=request.gated_rows,
                 cache=cast("_native.KvCache | None", request.cache),
                 store=request.store,
                 num_stored=request.num_stored,
@@ -179,9 +178,11 @@ class NativeBackend:
                 deadline_ns=request.deadline_ns,
             )
 
-    def logits(self, ids: NDArray[np.int32], mask: Mask) -> NDArray[np.float32]:
+    def logits(
+        self, ids: NDArray[np.int32], mask: Mask, gated_rows: NDArray[np.int32] = NO_ROWS
+    ) -> NDArray[np.float32]:
         with self._use() as denoiser, native_errors(self._path):
-            return denoiser.logits(ids, native_mask(mask))
+            return denoiser.logits(ids, native_mask(mask), gated_rows)
 
     def close(self) -> None:
         with self._lock:

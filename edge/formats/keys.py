@@ -40,6 +40,7 @@ RANK = "diffusion.rank"
 EOS_IDS = "diffusion.eos_ids"
 
 TASK = "edge.task"
+GATE_RANK = "edge.gate.rank"  # most ranks of what masked rows get on top of the weights
 NUM_TOKENS = "edge.num_tokens"  # ids that mean something; rows beyond are padding
 # Of the tensors in our own types (groups.py): arrays with an element for each.
 TENSOR_NAMES = "edge.tensor.names"
@@ -49,6 +50,7 @@ TENSOR_HAS_MINIMA = "edge.tensor.has_minima"
 BF16_ACTIVATIONS = "edge.activations.bf16"  # names of matrices that take no int8 inputs
 SOURCE_SHA256 = "edge.source.sha256"
 ADAPTER_SHA256 = "edge.source.adapter_sha256"  # of a low-rank adapter that was merged
+GATE_SHA256 = "edge.source.gated_adapter_sha256"  # of what masked rows run with
 SOURCE_ARCHITECTURE = "edge.source.architecture"
 CONVERSION_TYPE = "edge.conversion.type"
 CONVERSION_REVISION = "edge.conversion.revision"
