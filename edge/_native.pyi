@@ -162,6 +162,7 @@ class Denoiser:
         head_rows: NDArray[np.int32],
         *,
         gated_rows: NDArray[np.int32] = ...,
+        branches: Sequence[tuple[int, int]] = ...,
         cache: KvCache | None = None,
         store: bool = False,
         num_stored: int = 0,

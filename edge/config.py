@@ -128,6 +128,10 @@ class DiffusionConfig:
         """
         return self.attention == "block" and not self.carries
 
+    def draft_rows(self, num_tokens: int) -> int:
+        """Rows of mask tokens that say what may come after a text's next token."""
+        return num_tokens + (not self.shift_logits) if num_tokens else 0
+
     @property
     def carries(self) -> bool:
         """The forward that stores a block also predicts the first token of the next."""

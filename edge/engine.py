@@ -99,6 +99,7 @@ class Engine:
                 positions=np.arange(len(ids), dtype=np.int32),
                 head_rows=np.maximum(positions - shift, 0),
                 draws=Draws(num_choices=self.config.denoiser.vocab_size),
+                gated_rows=self._masked_rows(ids, context_length),
                 mask=self.mask(context_length),
                 bias=LogitBias(np.arange(len(tokens) + 1, dtype=np.int32), tokens, lift),
                 cancel=cancel,
@@ -114,9 +115,13 @@ class Engine:
 
     def logits(self, ids: NDArray[np.int32], context_length: int) -> NDArray[np.float32]:
         """Return float32 [ids, vocab] of one forward; row i belongs to position i."""
+        gated_rows = self._masked_rows(ids, context_length)
+        return self.backend.logits(ids, self.mask(context_length), gated_rows)
+
+    def _masked_rows(self, ids: NDArray[np.int32], context_length: int) -> NDArray[np.int32]:
         masked = ids == self.config.diffusion.mask_token_id
         masked[:context_length] = False
-        return self.backend.logits(ids, self.mask(context_length), self.gated_rows(masked))
+        return self.gated_rows(masked)
 
     def gated_rows(self, masked: NDArray[np.bool_]) -> NDArray[np.int32]:
         """The rows [rows] of mask tokens, where the model runs them with an adapter."""
@@ -130,6 +135,7 @@ class Engine:
         return attention_of(self.config.diffusion, context_length, gated=gated)
 
     def draws(self, candidates: Candidates) -> Draws:
+        """What the backend is told of them."""
         diffusion = self.config.diffusion
         forbidden = (diffusion.mask_token_id, *(diffusion.eos_ids * candidates.forbid_eos))
         plain = candidates.mask_is_a_token

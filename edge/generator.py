@@ -16,15 +16,16 @@ from edge.commits import Commits
 from edge.credit import Credit
 from edge.early_stop import RULES, EarlyStop
 from edge.engine import Candidates, Engine, Session
-from edge.guesses import Guesses, draft_of
+from edge.guesses import Guesses
 from edge.pacing import Pacer
 from edge.plan import Part, Plan
 from edge.prefix import KeptPrefix
-from edge.result import Commit, Done, Draft, Result, Stats
+from edge.reporting import Reporting
+from edge.result import Commit, Done, Draft
 from edge.samplers.base import BlockProgress
 from edge.tally import Tally
 from edge.timing import Timing
-from edge.tokenizer import TextStream, Tokenizer
+from edge.tokenizer import Tokenizer
 
 
 class Generation:
@@ -43,8 +44,6 @@ class Generation:
     ) -> None:
         self._engine = engine
         self._diffusion = engine.config.diffusion
-        self._tokenizer = tokenizer
-        self._verify = verify
         self._clock = clock
         self._pacer: Pacer | None = None
         if plan.options.has_budget and timing is not None:
@@ -58,7 +57,18 @@ class Generation:
         self._guesses = Guesses(len(plan.canvas))
         self._commits = Commits(plan, self._diffusion.eos_ids, hurried=self._pacer is not None)
         self._answer = Answer(plan.canvas, self._diffusion, plan.options)
-        self._stream = TextStream(tokenizer)
+        self._reporting = Reporting(
+            engine,
+            tokenizer,
+            plan,
+            self._session,
+            self._commits,
+            self._answer,
+            self._tally,
+            self._pacer,
+            verify,
+            clock,
+        )
 
     def run(self) -> Iterator[Draft | Commit | Done]:
         """Yield a Draft per step, a Commit whenever the answer's beginning grows, then Done."""
@@ -68,9 +78,7 @@ class Generation:
             self._session.close()
         if self._pacer is not None:
             status = self._pacer.status(status, filled=self._guesses.used)
-        answer = self._answer.ids(status)
-        yield from self._commit_event(answer, at_end=True)
-        yield Done(self._result(answer, status))
+        yield from self._reporting.done(status)
 
     def _open_session(self, kept: KeptPrefix | None) -> Session:
         options = self._options
@@ -202,7 +210,7 @@ class Generation:
         return min(planned, in_time) if self._pacer.capped else in_time
 
     def _run_block(self, index: int) -> Generator[Draft | Commit, None, str]:
-        yield from self._commit_event(self._answer.settled_prefix())
+        yield from self._reporting.commit(self._answer.settled_prefix())
         for part in self._plan.parts[index]:
             if self._answer.ends_early():
                 return "eos"
@@ -290,7 +298,7 @@ class Generation:
         if not self._guesses.cover(holes):
             return "shortened"
         self._commits.fill(self._guesses.use(holes))
-        yield from self._commit_event(self._answer.settled_prefix())
+        yield from self._reporting.commit(self._answer.settled_prefix())
         return "complete"
 
     def _take(
@@ -305,8 +313,8 @@ class Generation:
         """Commit of the part's ``own`` rows, show all ``rows`` of the step."""
         self._commits.choose(own, progress, everything=everything)
         self._tally.step(index)
-        yield self._draft(index, rows)
-        yield from self._commit_event(self._answer.settled_prefix())
+        yield self._reporting.draft(index, rows)
+        yield from self._reporting.commit(self._answer.settled_prefix())
 
     def _progress(self, part: Part, step: int, num_holes: int, num_filled: int) -> BlockProgress:
         """Published loops of block models count a ragged first block as a whole one."""
@@ -343,56 +351,3 @@ class Generation:
     def _early_stop(self) -> EarlyStop | None:
         name = self._options.early_stop
         return RULES[name]() if name in RULES else None
-
-    def _draft(self, block: int, rows: RowStats) -> Draft:
-        step, nfe = self._tally.steps, self._session.forwards
-        draft = draft_of(self._canvas, rows, step, nfe, block, len(self._plan.blocks))
-        if self._tally.first_draft_ns is None:
-            self._tally.first_draft_ns = self._clock()
-        if self._options.on_step is not None:
-            self._options.on_step(draft)
-        return draft
-
-    def _commit_event(self, prefix: NDArray[np.int32], *, at_end: bool = False) -> Iterator[Commit]:
-        text, ids = self._stream.advance(self._answer.before_eos(prefix), at_end=at_end)
-        if not ids and not text:
-            return
-        if self._tally.first_text_ns is None:
-            self._tally.first_text_ns = self._clock()
-        yield Commit(text, ids)
-
-    def _result(self, answer: NDArray[np.int32], status: str) -> Result:
-        text = None if self._tokenizer is None else self._tokenizer.decode(answer)
-        verified = None if self._verify is None else self._verify(text or "")
-        if self._pacer is not None:
-            self._pacer.finish()
-        return Result(
-            text=text,
-            ids=answer.tolist(),
-            status=status,
-            complete=self._is_whole(status),
-            verified=verified,
-            stats=self._stats(len(answer)),
-        )
-
-    def _is_whole(self, status: str) -> bool:
-        if status == "deadline_infeasible":
-            cut = self._pacer is not None and self._pacer.cut
-            return not cut and (
-                self._answer.eos_index() is not None or not len(self._canvas.holes())
-            )
-        return status not in ("cancelled", "shortened")
-
-    def _stats(self, answer_length: int) -> Stats:
-        confidence = self._commits.confidence
-        given = confidence[~np.isnan(confidence)]
-        return self._tally.stats(
-            self._plan,
-            self._engine.backend,
-            self._session,
-            self._pacer,
-            confidences=given,
-            forced_tokens=int(self._commits.forced.sum()),
-            tokens=len(given) if self._canvas.is_form else answer_length,
-            clock=self._clock,
-        )

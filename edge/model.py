@@ -29,6 +29,7 @@ from edge.formats import keys
 from edge.formats.gguf_file import header_of, open_model
 from edge.generator import Generation
 from edge.holes import Hole
+from edge.in_order import InOrder
 from edge.info import PathOrName, info_of, resolve
 from edge.plan import DEFAULT_MAX_TOKENS, plan_canvas, plan_request
 from edge.prefix import KeptPrefix
@@ -316,7 +317,8 @@ class Model:
             mask, stop = self._engine.mask(start), plan.blocks[0].origin
             num_reused = kept.num_reusable(ids, stop, mask, self.config.diffusion)
             plan = replace(plan, num_reused=num_reused)
-        return Generation(
+        loop = InOrder if samplers.decodes_in_order(plan.sampler_name) else Generation
+        return loop(
             self._engine, self.tokenizer, plan, started_ns, self._timing, verify, kept=kept
         ).run()
 

@@ -16,6 +16,7 @@ from edge.dual_cache import DualCache
 from edge.errors import BudgetError
 from edge.plan import Part, Plan
 from edge.prices import Prices
+from edge.request import GenerateConfig
 from edge.timing import Timing
 
 
@@ -33,7 +34,7 @@ class Pacer:
         self.pace.rest_until(started_ns)
         self._clock = clock
         options = plan.options
-        self.budget_ns = _budget_ns(options.budget_ms, options.deadline, started_ns)
+        self.budget_ns = budget_of(options, started_ns)
         self._strict = options.on_infeasible == "error"
         # Given steps are an upper bound.
         self.capped = options.steps is not None or options.steps_per_block is not None
@@ -293,11 +294,12 @@ class Pacer:
         return "filled" if filled else status
 
 
-def _budget_ns(budget_ms: float | None, deadline: float | None, started_ns: int) -> float:
-    if budget_ms is not None:
-        return budget_ms * 1e6
-    assert deadline is not None
-    return deadline * 1e9 - started_ns
+def budget_of(options: GenerateConfig, started_ns: int) -> float:
+    """The latency budget in ns, from the instant that the request began."""
+    if options.budget_ms is not None:
+        return options.budget_ms * 1e6
+    assert options.deadline is not None
+    return options.deadline * 1e9 - started_ns
 
 
 def _first_blocks(plan: Plan, count: int) -> Plan:

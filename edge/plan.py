@@ -86,10 +86,43 @@ def plan_canvas(canvas: Canvas, options: GenerateConfig, config: ModelConfig) ->
         )
     name = config.diffusion.sampler if options.sampler is None else options.sampler
     chosen = _sampler_options(name, options, config)
+    # Of a form it takes the leftmost hole first, in the loop of all others, unless asked for.
+    if samplers.decodes_in_order(name) and (options.sampler or not canvas.is_form):
+        _check_in_order(name, canvas, options, config)
     sampler = samplers.find(name)(chosen)
     parts = _parts(canvas, blocks, options, config)
     fused = _fuses(options, config)
     return Plan(canvas, blocks, parts, name, sampler, chosen, fused, options)
+
+
+def _check_in_order(
+    name: str, canvas: Canvas, options: GenerateConfig, config: ModelConfig
+) -> None:
+    """Refuse what has no meaning, or no effect, where the loop goes from left to right."""
+    if config.diffusion.attention != "causal_context":
+        raise RequestError(
+            f"the sampler {name} needs a model that reads causally, and this one's attention is "
+            f"{config.diffusion.attention}",
+            hint="choose another sampler",
+        )
+    if canvas.is_form:
+        raise RequestError(
+            f"the sampler {name} goes on with a text and fills no holes",
+            hint="choose another sampler",
+        )
+    if canvas.output_start == 0:
+        raise RequestError(
+            f"the prompt is empty, and the sampler {name} only says what comes after something",
+            hint="give at least one token",
+        )
+    unused = ["steps", "steps_per_block", "early_stop", "remask", "credit", "reference"]
+    unused += [] if samplers.drafts(name) else ["block_length"]
+    given = [option for option in unused if getattr(options, option) not in (None, False, "none")]
+    given += ["fused"] * (options.fused is not None)
+    given += ["eos late"] * (options.eos == "late")
+    given += ["on_tight coarse"] * (options.on_tight == "coarse")
+    if given:
+        raise RequestError(f"{given[0]} has no effect on the sampler {name}", hint="leave it out")
 
 
 def _fuses(options: GenerateConfig, config: ModelConfig) -> bool:

@@ -27,6 +27,10 @@ class Stats:
     counts the full forwards of ``dual``, and ``cache_top1_disagreement`` is the share of open
     positions whose best candidate such a refresh changed (None when none was compared).
 
+    Of the sampler ``speculative``: ``drafts`` were compared with what the model itself says next,
+    ``drafted_tokens`` in all, of which ``accepted_tokens`` agreed and were kept.
+    ``unverified_tokens`` are tokens of the answer that nothing compared, for want of time.
+
     ``prefill_ms``, ``denoise_ms`` and ``store_ms`` are spent in forwards of that kind (the one
     that computes the prompt may be the first step as well), ``head_ms`` is the head's share of
     them, ``refresh_ms`` what of ``denoise_ms`` went into full forwards of the ``dual`` cache.
@@ -69,6 +73,10 @@ class Stats:
     step_ms_p99: float | None
     forced_tokens: int
     remasked_tokens: int
+    drafts: int
+    drafted_tokens: int
+    accepted_tokens: int
+    unverified_tokens: int
     mean_confidence: float | None
     min_confidence: float | None
     cost_u: float | None

@@ -4,17 +4,44 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge.backends.base import Backend
-from edge.engine import Session
+from edge.dual_cache import DualCache
 from edge.machine import peak_rss_bytes
-from edge.pacing import Pacer
 from edge.plan import Plan
 from edge.result import Stats
+
+
+class Forwards(Protocol):
+    """What is told of the forwards of a request and of what they reused."""
+
+    forwards: int
+    dual: DualCache | None
+
+    @property
+    def num_refreshes(self) -> int: ...
+
+    @property
+    def cache(self) -> str: ...
+
+
+class Clocked(Protocol):
+    """What is told of a request that has a latency budget."""
+
+    budget_ns: float
+    predicted_ns: float | None
+    min_budget_ns: float
+    rate: tuple[float, float]
+    cost_source: str
+    cut: bool
+
+    def finish(self) -> None: ...
+
+    def end_at(self, now_ns: int) -> None: ...
 
 
 @dataclass
@@ -32,6 +59,10 @@ class Tally:
     first_block_ns: int | None = None
     refresh_ns: int = 0
     remasked_tokens: int = 0
+    drafts: int = 0
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
+    unverified_tokens: int = 0
 
     def forward(self, kind: str, spent_ns: int, head_ns: int) -> None:
         """Add a forward: ``prefill``, ``denoise`` or ``store``."""
@@ -39,6 +70,12 @@ class Tally:
         self.head_ns += head_ns
         if kind == "denoise":
             self.step_times_ns.append(spent_ns)
+
+    def verified(self, drafted: int, accepted: int) -> None:
+        """Add a draft, of which so many tokens were compared and agreed."""
+        self.drafts += drafted > 0
+        self.drafted_tokens += drafted
+        self.accepted_tokens += accepted
 
     def step(self, block: int) -> None:
         """Add a denoising step that ended in a decision."""
@@ -49,8 +86,8 @@ class Tally:
         self,
         plan: Plan,
         backend: Backend,
-        session: Session,
-        pacer: Pacer | None,
+        session: Forwards,
+        pacer: Clocked | None,
         *,
         confidences: NDArray[np.float64],
         forced_tokens: int,
@@ -94,6 +131,10 @@ class Tally:
             "tokens_per_forward": tokens / max(1, forwards),
             "tokens_per_step": tokens / max(1, self.steps),
             "remasked_tokens": self.remasked_tokens,
+            "drafts": self.drafts,
+            "drafted_tokens": self.drafted_tokens,
+            "accepted_tokens": self.accepted_tokens,
+            "unverified_tokens": self.unverified_tokens,
         }
 
     def _times(self) -> dict[str, Any]:
@@ -123,7 +164,7 @@ def _num_given(plan: Plan) -> int:
     return int(canvas.given.sum()) if canvas.is_form else canvas.output_start
 
 
-def _of_the_cache(session: Session) -> dict[str, Any]:
+def _of_the_cache(session: Forwards) -> dict[str, Any]:
     dual = session.dual
     return {
         "cache": session.cache,
@@ -132,7 +173,7 @@ def _of_the_cache(session: Session) -> dict[str, Any]:
     }
 
 
-def _of_the_budget(pacer: Pacer | None) -> dict[str, Any]:
+def _of_the_budget(pacer: Clocked | None) -> dict[str, Any]:
     figures: dict[str, Any] = {
         "budget_ms": None,
         "overshoot_ms": None,

@@ -10,6 +10,7 @@ from edge import profile
 from edge.budget import CAUTION, MORE_CAUTION, Pace, Smoothed
 from edge.config import ModelConfig
 from edge.costs import Sample, StepCosts, guess
+from edge.drafting import Drafting
 from edge.profile import Identity
 
 _log = logging.getLogger(__name__)
@@ -32,6 +33,7 @@ class Timing:
         self.config = config
         self.stoppable = stoppable
         self.pace = Pace(caution=CAUTION if stoppable else MORE_CAUTION)
+        self.drafting = Drafting(config.diffusion.block_length - 1, config.diffusion.draft_rows)
         self._threads = threads
         self._identity = identity
         self._costs: StepCosts | None = None

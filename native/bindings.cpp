@@ -134,14 +134,16 @@ void with_panel_file(Denoiser& denoiser, const std::string& path, uint64_t size_
 }
 
 StepOutput step(Denoiser& denoiser, const IntArray& ids, const IntArray& positions,
-                const IntArray& head_rows, const IntArray& gated_rows, KvCache* cache, bool store,
-                int64_t num_stored, const AttentionMask& mask, const HeadOptions& head,
+                const IntArray& head_rows, const IntArray& gated_rows,
+                const std::vector<std::pair<int64_t, int64_t>>& branches, KvCache* cache,
+                bool store, int64_t num_stored, const AttentionMask& mask, const HeadOptions& head,
                 const IntArray& guidance_ids, float guidance_scale, const CancelFlag* cancel,
                 int64_t deadline_ns) {
     const StepInput input{to_vector(ids),
                           to_vector(positions),
                           to_vector(head_rows),
                           to_vector(gated_rows),
+                          make_branches(branches),
                           cache,
                           store,
                           num_stored,
@@ -362,11 +364,12 @@ void register_denoiser(py::module_& m) {
         .def_property_readonly("isa", [](const Denoiser& d) { return std::string(d.isa()); })
         .def("step", step, py::arg("ids").noconvert(), py::arg("positions").noconvert(),
              py::arg("head_rows").noconvert(), py::kw_only(),
-             py::arg("gated_rows").noconvert() = IntArray(0), py::arg("cache") = nullptr,
-             py::arg("store") = false, py::arg("num_stored") = 0, py::arg("mask") = AttentionMask{},
-             py::arg("head") = HeadOptions{}, py::arg("guidance_ids").noconvert() = IntArray(0),
-             py::arg("guidance_scale") = 0.0f, py::arg("cancel") = nullptr,
-             py::arg("deadline_ns") = 0)
+             py::arg("gated_rows").noconvert() = IntArray(0),
+             py::arg("branches") = std::vector<std::pair<int64_t, int64_t>>{},
+             py::arg("cache") = nullptr, py::arg("store") = false, py::arg("num_stored") = 0,
+             py::arg("mask") = AttentionMask{}, py::arg("head") = HeadOptions{},
+             py::arg("guidance_ids").noconvert() = IntArray(0), py::arg("guidance_scale") = 0.0f,
+             py::arg("cancel") = nullptr, py::arg("deadline_ns") = 0)
         .def("logits", logits, py::arg("ids").noconvert(), py::arg("mask") = AttentionMask{},
              py::arg("gated_rows").noconvert() = IntArray(0));
     m.def("supported_isas", supported_isas);

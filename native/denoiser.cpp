@@ -24,10 +24,6 @@ bool should_stop(const StepInput& input) {
 // large vocabulary.
 constexpr size_t many_rows = 64;
 
-int64_t num_stored(const StepInput& input) {
-    return input.num_stored > 0 ? input.num_stored : static_cast<int64_t>(input.positions.size());
-}
-
 std::string layer_name(int64_t index) { return "layer " + std::to_string(index); }
 
 }  // namespace
@@ -193,7 +189,7 @@ void Denoiser::logits(const std::vector<int32_t>& ids, const AttentionMask& mask
 bool Denoiser::run_layers(const StepInput& input, const std::vector<int32_t>& ids,
                           StepOutput& output) {
     const Machine machine = this->machine();
-    rope_.extend(input.positions.back() + 1);
+    rope_.extend(input.last_position() + 1);
     plan_keys(input);
     embed(input, ids);
     scratch_->clock.charge(&StepTimes::other_ns);
@@ -265,12 +261,10 @@ void Denoiser::run_attention(const Machine& machine, const Layer& layer, int64_t
     const int64_t elements = rows * (width + 2 * shape_.kv_width());
     machine.pool.run({rows, elements * rotated_element}, [&](int64_t row, int) {
         finish_row(layer, index, row, input.positions[static_cast<size_t>(row)]);
-        if (s.stores_at_once && row < num_stored(input)) store_row(input, index, row);
+        if (s.stores_at_once && row < input.num_kept()) store_row(input, index, row);
     });
     s.clock.charge(&StepTimes::other_ns);
-    const auto& blocks = s.key_blocks.of_layer(index, input.cache, shadow_keys(index, 0),
-                                               shadow_values(index, 0), machine);
-    s.attention.run(machine, s.queries.data(), s.key_blocks.visible(), blocks, s.attended.data());
+    attend(machine, index, input);
     s.clock.charge(&StepTimes::attention_ns);
     const auto copy = [&](int row, float* out) {
         std::copy_n(s.attended.data() + row * width, width, out);
@@ -355,42 +349,6 @@ void Denoiser::add_to_hidden(const Machine& machine, const std::vector<float>& r
         kernels_.add(rows.data() + row * size, size, scratch_->hidden.data() + row * size);
     });
     scratch_->clock.charge(&StepTimes::other_ns);
-}
-
-void Denoiser::plan_keys(const StepInput& input) {
-    Scratch& s = *scratch_;
-    const int64_t active = static_cast<int64_t>(input.ids.size());
-    s.all_rows.resize(static_cast<size_t>(active));
-    std::iota(s.all_rows.begin(), s.all_rows.end(), 0);
-    s.key_blocks.plan(input.positions, input.cache, input.mask, input.gated_rows);
-    s.stores_at_once = input.store && !input.cache->holds_any(input.positions);
-    // Without storing, a layer's keys and values are of no use to the next one.
-    const bool keeps_layers = input.store && !s.stores_at_once;
-    s.shadow_stride = keeps_layers ? active * shape_.kv_width() : 0;
-    const int64_t layers = keeps_layers ? shape_.num_layers : 1;
-    s.keys.resize(static_cast<size_t>(layers * active * shape_.kv_width()));
-    s.values.resize(s.keys.size());
-}
-
-float* Denoiser::shadow_keys(int64_t layer, int64_t row) {
-    return scratch_->keys.data() + layer * scratch_->shadow_stride + row * shape_.kv_width();
-}
-
-float* Denoiser::shadow_values(int64_t layer, int64_t row) {
-    return scratch_->values.data() + layer * scratch_->shadow_stride + row * shape_.kv_width();
-}
-
-void Denoiser::store_row(const StepInput& input, int64_t layer, int64_t row) {
-    input.cache->store(kernels_, layer, input.positions[static_cast<size_t>(row)],
-                       shadow_keys(layer, row), shadow_values(layer, row));
-}
-
-void Denoiser::publish(const StepInput& input) {
-    for (int64_t row = 0; row < num_stored(input); ++row) {
-        for (int64_t layer = 0; !scratch_->stores_at_once && layer < shape_.num_layers; ++layer)
-            store_row(input, layer, row);
-        input.cache->mark_valid(input.positions[static_cast<size_t>(row)]);
-    }
 }
 
 }  // namespace edge

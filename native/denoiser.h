@@ -96,6 +96,7 @@ private:
     void add_to_hidden(const Machine& machine, const std::vector<float>& rows);
     void normalise(const Machine& machine, const std::vector<float>& weight,
                    const std::vector<int32_t>& rows, SumKinds sums, const std::string& place);
+    void attend(const Machine& machine, int64_t index, const StepInput& input);
     void plan_keys(const StepInput& input);
     float* shadow_keys(int64_t layer, int64_t row);
     float* shadow_values(int64_t layer, int64_t row);

@@ -32,6 +32,12 @@ AttentionMask make_mask(const std::string& kind, int64_t block_length, int64_t o
         "block_length; neither above 2^28");
 }
 
+std::vector<Branch> make_branches(const std::vector<std::pair<int64_t, int64_t>>& pairs) {
+    std::vector<Branch> branches;
+    for (const auto& [num_rows, num_seen] : pairs) branches.push_back({num_rows, num_seen});
+    return branches;
+}
+
 Activations make_activations(const std::string& name) {
     if (name == "int8") return Activations::int8;
     if (name == "f32") return Activations::f32;

@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "linear.h"
 #include "shape.h"
@@ -13,6 +15,7 @@
 namespace edge {
 
 AttentionMask make_mask(const std::string& kind, int64_t block_length, int64_t origin);
+std::vector<Branch> make_branches(const std::vector<std::pair<int64_t, int64_t>>& pairs);
 Activations make_activations(const std::string& name);
 std::optional<KeyFormat> make_kv(const std::string& name);
 std::string to_word(KeyFormat format);

@@ -1,24 +1,28 @@
 #include "key_blocks.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace edge {
 
-void KeyBlocks::plan(const std::vector<int32_t>& positions, const KvCache* cache,
-                     const AttentionMask& mask, const std::vector<int32_t>& gated_rows) {
-    positions_ = positions;
+void KeyBlocks::plan(const std::vector<int32_t>& positions, std::vector<int32_t> rows,
+                     const KvCache* cache, const AttentionMask& mask,
+                     const std::vector<int32_t>& see_all) {
+    rows_ = std::move(rows);
+    positions_.clear();
+    for (const int32_t row : rows_) positions_.push_back(positions[static_cast<size_t>(row)]);
     entries_.clear();
     fresh_.clear();
-    const int64_t active = static_cast<int64_t>(positions.size());
+    const int64_t active = static_cast<int64_t>(positions_.size());
     const int64_t capacity = cache == nullptr ? 0 : cache->capacity();
-    const int64_t end = std::max<int64_t>(capacity, active == 0 ? 0 : positions.back() + 1);
+    const int64_t end = std::max<int64_t>(capacity, active == 0 ? 0 : positions_.back() + 1);
     int64_t row = 0;
     for (int64_t block = 0; block * block_keys < end; ++block) {
         Entry entry{block, 0, 0, row, row, -1};
         if (block * block_keys < capacity) entry.cached = cache->valid_in_block(block);
         entry.valid = entry.cached;
-        for (; row < active && positions[static_cast<size_t>(row)] / block_keys == block; ++row)
-            entry.valid |= 1u << positions[static_cast<size_t>(row)] % block_keys;
+        for (; row < active && positions_[static_cast<size_t>(row)] / block_keys == block; ++row)
+            entry.valid |= 1u << positions_[static_cast<size_t>(row)] % block_keys;
         entry.last_row = row;
         if (entry.valid == 0) continue;
         if (entry.last_row > entry.first_row) {
@@ -28,7 +32,7 @@ void KeyBlocks::plan(const std::vector<int32_t>& positions, const KvCache* cache
         entries_.push_back(entry);
     }
     visible_.clear();
-    for (const int32_t position : positions) {
+    for (const int32_t position : positions_) {
         const int64_t visible_end = mask.visible_end(position);
         const auto past = std::partition_point(
             entries_.begin(), entries_.end(),
@@ -38,9 +42,9 @@ void KeyBlocks::plan(const std::vector<int32_t>& positions, const KvCache* cache
             places += std::max<int64_t>(0, visible_end - past->block * block_keys);
         visible_.push_back(static_cast<int32_t>(places));
     }
-    for (const int32_t row : gated_rows)
-        visible_[static_cast<size_t>(row)] =
-            static_cast<int32_t>(static_cast<int64_t>(entries_.size()) * block_keys);
+    const auto all = static_cast<int32_t>(static_cast<int64_t>(entries_.size()) * block_keys);
+    for (size_t i = 0; i < rows_.size(); ++i)
+        if (std::binary_search(see_all.begin(), see_all.end(), rows_[i])) visible_[i] = all;
 }
 
 const std::vector<KeyBlock>& KeyBlocks::of_layer(int64_t layer, const KvCache* cache,
@@ -91,7 +95,7 @@ void KeyBlocks::put_together(const KernelTable& kernels, int64_t layer, const Kv
     }
     const int64_t width = shape_.num_kv_heads * shape_.head_dim;
     for (int64_t row = entry.first_row; row < entry.last_row; ++row) {
-        const int64_t at = row * width + kv_head * shape_.head_dim;
+        const int64_t at = rows_[static_cast<size_t>(row)] * width + kv_head * shape_.head_dim;
         shape_.place(kernels, place.keys, place.values,
                      positions_[static_cast<size_t>(row)] % block_keys, keys + at, values + at);
     }

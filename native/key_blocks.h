@@ -14,14 +14,15 @@ class KeyBlocks {
 public:
     explicit KeyBlocks(const AttentionShape& shape) : shape_(shape) {}
 
-    // Decide once for all layers; positions ascend, `cache` may be null. Gated rows see all keys.
-    void plan(const std::vector<int32_t>& positions, const KvCache* cache,
-              const AttentionMask& mask, const std::vector<int32_t>& gated_rows);
+    // Decide once for all layers: which of a step's rows have the keys, and which rows see them all
+    // in spite of the mask. Positions of the rows ascend, `cache` may be null.
+    void plan(const std::vector<int32_t>& positions, std::vector<int32_t> rows,
+              const KvCache* cache, const AttentionMask& mask, const std::vector<int32_t>& see_all);
 
-    // How many places of the blocks each active row sees.
+    // How many places of the blocks each of the rows sees.
     const std::vector<int32_t>& visible() const { return visible_; }
 
-    // One layer's blocks [num_kv_heads][blocks]; keys and values are the active rows' [active]
+    // One layer's blocks [num_kv_heads][blocks]; keys and values are the step's [active]
     // [num_kv_heads * head_dim].
     const std::vector<KeyBlock>& of_layer(int64_t layer, const KvCache* cache, const float* keys,
                                           const float* values, const Machine& machine);
@@ -31,7 +32,7 @@ private:
         int64_t block;  // positions 16 * block onwards
         uint32_t valid;
         uint32_t cached;
-        int64_t first_row, last_row;  // active rows that belong to it
+        int64_t first_row, last_row;  // of rows_, those that belong to it
         int64_t fresh;                // its place among the blocks put together, or -1
     };
 
@@ -45,9 +46,10 @@ private:
                       const Place& place);
 
     AttentionShape shape_;
-    std::vector<int32_t> positions_;
-    std::vector<Entry> entries_;  // in position order, those without any key left out
-    std::vector<int64_t> fresh_;  // indices of the entries to put together
+    std::vector<int32_t> rows_;       // of the step
+    std::vector<int32_t> positions_;  // theirs
+    std::vector<Entry> entries_;      // in position order, those without any key left out
+    std::vector<int64_t> fresh_;      // indices of the entries to put together
     std::vector<int32_t> visible_;
     Room key_room_, value_room_;  // [kv_heads][fresh]
     std::vector<KeyBlock> blocks_;

@@ -29,7 +29,8 @@ struct Denoiser::Scratch {
     int64_t shadow_stride = 0;        // floats per layer of keys; 0 when layers share
     bool stores_at_once = false;      // into slots that nobody sees before the step has completed
     std::vector<int32_t> all_rows;    // 0..active-1
-    KeyBlocks key_blocks;
+    KeyBlocks key_blocks;             // of the trunk
+    std::vector<KeyBlocks> branches;  // of each branch, and of others in earlier steps
     LinearInput input;
     std::vector<float> unguided;  // [head rows, hidden_size] of the guidance's canvas
     Attention attention;

@@ -48,6 +48,42 @@ void check_guidance(const StepInput& input, int64_t vocab_size) {
         require(id >= 0 && id < vocab_size, "a token id is outside the vocabulary");
 }
 
+// After check_branches: positions ascend in the trunk and, behind what it sees, in each branch.
+bool ascend(const StepInput& input) {
+    const auto ascends = [&](int64_t first, int64_t count, int64_t above) {
+        for (int64_t row = first; row < first + count; ++row) {
+            const int64_t position = input.positions[static_cast<size_t>(row)];
+            if (position <= above) return false;
+            above = position;
+        }
+        return true;
+    };
+    int64_t first = input.num_trunk_rows();
+    bool sound = ascends(0, first, -1);
+    for (const Branch& branch : input.branches) {
+        const int64_t seen = input.positions[static_cast<size_t>(branch.num_seen - 1)];
+        sound = sound && ascends(first, branch.num_rows, seen);
+        first += branch.num_rows;
+    }
+    return sound;
+}
+
+void check_branches(const StepInput& input) {
+    const auto rows = static_cast<int64_t>(input.ids.size());
+    int64_t left = rows;
+    for (const Branch& branch : input.branches) {
+        require(branch.num_rows > 0 && branch.num_rows < left, "a branch has no rows, or all");
+        left -= branch.num_rows;
+    }
+    for (const Branch& branch : input.branches)
+        require(branch.num_seen > 0 && branch.num_seen <= left,
+                "a branch sees at least one of the rows before the first, and no others");
+    require(input.branches.empty() || input.guidance.ids.empty(), "branches cannot be guided");
+    require(input.branches.empty() || !input.store ||
+                (input.num_stored > 0 && input.num_stored <= left),
+            "branches are never stored");
+}
+
 void check_gate(const StepInput& input, const DenoiserShape& shape) {
     const std::vector<int32_t>& rows = input.gated_rows;
     if (rows.empty()) return;
@@ -63,6 +99,20 @@ void check_gate(const StepInput& input, const DenoiserShape& shape) {
 
 }  // namespace
 
+int64_t StepInput::num_trunk_rows() const {
+    auto rows = static_cast<int64_t>(ids.size());
+    for (const Branch& branch : branches) rows -= branch.num_rows;
+    return rows;
+}
+
+int64_t StepInput::num_kept() const {
+    return num_stored > 0 ? num_stored : static_cast<int64_t>(ids.size());
+}
+
+int32_t StepInput::last_position() const {
+    return *std::max_element(positions.begin(), positions.end());
+}
+
 void check_step(const StepInput& input, const DenoiserShape& shape) {
     require(!input.ids.empty() && input.ids.size() == input.positions.size(),
             "a step needs as many positions as ids, and at least one");
@@ -71,8 +121,9 @@ void check_step(const StepInput& input, const DenoiserShape& shape) {
                 "a token id is outside the vocabulary");
         require(input.positions[i] >= 0 && input.positions[i] < shape.context_length,
                 "a position is outside the model's context");
-        require(i == 0 || input.positions[i] > input.positions[i - 1], "positions must ascend");
     }
+    check_branches(input);
+    require(ascend(input), "positions must ascend");
     for (size_t i = 0; i < input.head_rows.size(); ++i)
         require(input.head_rows[i] >= (i == 0 ? 0 : input.head_rows[i - 1]) &&
                     input.head_rows[i] < static_cast<int64_t>(input.ids.size()),
@@ -92,7 +143,7 @@ void check_step(const StepInput& input, const DenoiserShape& shape) {
                 input.cache->width() == shape.kv_width() &&
                 input.cache->format() == shape.attention.format,
             "the cache was made for another denoiser");
-    require(input.positions.back() < input.cache->capacity(), "a position is beyond the cache");
+    require(input.last_position() < input.cache->capacity(), "a position is beyond the cache");
 }
 
 }  // namespace edge

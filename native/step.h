@@ -24,12 +24,20 @@ struct Guidance {
     float scale = 0.0f;
 };
 
+// Rows behind the others, each going on in its own way: they see what is cached, the first
+// `num_seen` of the rows before the first branch, and each other.
+struct Branch {
+    int64_t num_rows;
+    int64_t num_seen;
+};
+
 // One step: which tokens are computed, what they see, what is asked of them.
 struct StepInput {
     std::vector<int32_t> ids;         // [active] token ids
-    std::vector<int32_t> positions;   // [active] ascending
+    std::vector<int32_t> positions;   // [active] ascending, of each branch anew
     std::vector<int32_t> head_rows;   // indices into the active tokens, not descending
-    std::vector<int32_t> gated_rows;  // active tokens, ascending; they get the low-rank updates and see everything
+    std::vector<int32_t> gated_rows;  // ascending; they get the updates and see everything
+    std::vector<Branch> branches;     // the last rows, in this order
     KvCache* cache = nullptr;         // valid slots that are not active are attended too
     bool store = false;               // publish the active rows' keys and values when done
     int64_t num_stored = 0;           // only those of the first so many rows; 0: of all
@@ -38,6 +46,11 @@ struct StepInput {
     Guidance guidance;
     const CancelFlag* cancel = nullptr;
     int64_t deadline_ns = 0;  // on the steady clock; 0: none
+
+    // How many rows are before the first branch.
+    int64_t num_trunk_rows() const;
+    int32_t last_position() const;
+    int64_t num_kept() const;  // rows that are stored if any are
 };
 
 struct StepOutput {

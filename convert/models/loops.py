@@ -75,6 +75,7 @@ def gated(config: ConfigReader, choices: Choices, longest: int) -> dict[str, obj
         keys.BLOCK_LENGTH: _DRAFT_LENGTH,
         keys.BLOCK_ALIGN: "prompt_end",
         keys.SHIFT_LOGITS: True,
+        keys.SAMPLER: "speculative",
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -75,8 +76,10 @@ class StepRequest:
     active tokens whose statistics are wanted, ``gated_rows`` of those that run with the model's
     adapter and see everything, whatever the mask. What ``cache`` holds of other positions is seen
     as well; with ``store`` the active tokens are added to it, or only the first ``num_stored``.
-    ``guidance_ids`` [active] ask for classifier-free guidance of strength ``guidance_scale``.
-    ``deadline_ns`` is on ``time.monotonic_ns``'s clock, 0 for none.
+    ``branches`` (rows, seen) are the last rows: each sees what is cached, the first ``seen`` of the
+    rows before all branches, and itself. ``guidance_ids`` [active] ask for
+    classifier-free guidance of strength ``guidance_scale``. ``deadline_ns`` is on
+    ``time.monotonic_ns``'s clock, 0 for none.
     """
 
     ids: NDArray[np.int32]
@@ -84,6 +87,7 @@ class StepRequest:
     head_rows: NDArray[np.int32]
     draws: Draws
     gated_rows: NDArray[np.int32] = field(default_factory=lambda: NO_ROWS)
+    branches: Sequence[tuple[int, int]] = ()
     mask: Mask = field(default_factory=Mask)
     cache: Cache | None = None
     store: bool = False

@@ -167,6 +167,7 @@ class NativeBackend:
                 request.positions,
                 request.head_rows,
                 gated_rows=request.gated_rows,
+                branches=request.branches,
                 cache=cast("_native.KvCache | None", request.cache),
                 store=request.store,
                 num_stored=request.num_stored,

@@ -155,7 +155,7 @@ def stats_line(result: Result) -> str:
     return (
         f"{stats.steps} steps, {stats.nfe} forwards, {stats.tokens} tokens, "
         f"{_time_in_words(stats)}{_shortfall(result)}, {stats.tokens_per_s:.0f} tokens/s, "
-        f"peak {size_in_words(stats.peak_rss_bytes)}{_approximations(stats)}"
+        f"peak {size_in_words(stats.peak_rss_bytes)}{_approximations(stats)}{_drafts(stats)}"
     )
 
 
@@ -183,3 +183,10 @@ def _approximations(stats: Stats) -> str:
     changed = stats.cache_top1_disagreement
     share = "" if changed is None else f", which changed {changed:.1%} of the candidates"
     return f", {stats.cache} cache with {stats.refreshes} refreshes{share}"
+
+
+def _drafts(stats: Stats) -> str:
+    """What came of drafted tokens."""
+    drafted, unverified = stats.drafted_tokens, stats.unverified_tokens
+    kept = f", {stats.accepted_tokens} of {drafted} drafted tokens kept" if drafted else ""
+    return kept + (f", {unverified} tokens unverified" if unverified else "")

@@ -91,6 +91,7 @@ def _for_people(rows: dict[str, Any]) -> dict[str, object]:
         for name, mix in rows["types"].items()
     )
     provenance = ", ".join(f"{key}: {value}" for key, value in rows["provenance"].items())
+    rank = rows["gate_rank"]
     template, in_bf16 = rows["chat_template"], len(rows["bf16_activations"])
     written = {
         **rows,
@@ -99,6 +100,7 @@ def _for_people(rows: dict[str, Any]) -> dict[str, object]:
         "types": types,
         "chat_template": template and f"{len(template)} characters (--template prints them)",
         "bf16_activations": f"of {in_bf16} matrices" if in_bf16 else "none",
+        "gate_rank": f"{rank}, of the adapter of mask tokens" if rank else "no rows are gated",
         "provenance": provenance or "not recorded",
     }
     return {_in_words(name): _value_in_words(value) for name, value in written.items()}

@@ -9,6 +9,7 @@ from edge.samplers.base import Sampler
 from edge.samplers.block_refinement import BlockRefinement
 from edge.samplers.bounded import EntropyBounded, Factor
 from edge.samplers.hierarchical import Hierarchical
+from edge.samplers.in_order import Autoregressive, Speculative
 from edge.samplers.low_confidence import (
     LowConfidenceDynamic,
     LowConfidenceStatic,
@@ -28,12 +29,24 @@ SAMPLERS: dict[str, type[Sampler]] = {
     "hierarchical": Hierarchical,
     "sequential": Sequential,
     "random": Random,
+    "autoregressive": Autoregressive,
+    "speculative": Speculative,
 }
 
 
 def names() -> list[str]:
     """The names that ``find`` knows."""
     return list(SAMPLERS)
+
+
+def decodes_in_order(name: str) -> bool:
+    """Whether the rule goes from left to right, which is a loop of its own."""
+    return issubclass(find(name), Autoregressive)
+
+
+def drafts(name: str) -> bool:
+    """Whether such a rule drafts tokens."""
+    return issubclass(find(name), Speculative)
 
 
 def find(name: str) -> type[Sampler]:

@@ -18,10 +18,12 @@ from edge.costs import StepCosts
 from edge.engine import Engine
 from edge.formats.gguf_file import Header
 from edge.generator import Generation
+from edge.in_order import InOrder
 from edge.plan import plan_canvas, plan_request
 from edge.profile import Identity
 from edge.request import GenerateConfig
 from edge.result import Done, Draft, Result
+from edge.samplers import decodes_in_order
 from edge.timing import Timing
 
 MASK, EOS = 256, 257
@@ -56,6 +58,11 @@ class Clock:
 
 Ints = NDArray[np.int32]
 Denoise = Callable[[Ints, Ints], tuple[Ints, NDArray[np.float32]]]  # of ids and positions
+
+
+class TimedCache(list[int]):
+    def truncate(self, length: int) -> None:
+        """Nothing is kept, so nothing is forgotten."""
 
 
 @dataclass
@@ -109,7 +116,7 @@ class Timed:
         return replace(rows, head_ns=head_ns)
 
     def new_cache(self, capacity: int) -> Cache:
-        return [capacity]
+        return TimedCache([capacity])
 
     def logits(self, ids: NDArray[np.int32], mask: Mask) -> NDArray[np.float32]:
         raise AssertionError((ids, mask))
@@ -196,7 +203,8 @@ def timed(timed_config: Callable[..., ModelConfig]) -> Callable[..., Run]:
         else:
             plan = plan_canvas(canvas, asked, made)
         plan = replace(plan, num_reused=num_reused)
-        generation = Generation(Engine(backend, made), None, plan, clock(), timing, None, clock)
+        loop = InOrder if decodes_in_order(plan.sampler_name) else Generation
+        generation = loop(Engine(backend, made), None, plan, clock(), timing, None, clock)
         drafts = []
         for event in generation.run():
             if isinstance(event, Draft):

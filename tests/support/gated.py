@@ -51,8 +51,12 @@ class Gated:
         vocab: int = 40,
         context: int = 128,
         strength: float = 0.2,
+        habit: float = 0.0,
     ) -> Gated:
-        """Random weights; ``strength`` is the adapter's."""
+        """Random weights; ``strength`` is the adapter's.
+
+        ``habit`` draws all rows towards some few tokens, so that drafts often agree.
+        """
         random = np.random.default_rng(seed)
 
         def draw(*shape: int, scale: float = 0.3) -> Array:
@@ -93,7 +97,13 @@ class Gated:
             "target_modules": "all-linear",
             "trainable_token_indices": [MASK],
         }
-        return cls(config, tensors, a, b, draw(hidden), settings)
+        own = draw(hidden)
+        if habit:
+            towards = draw(hidden, scale=1.0)
+            tensors["model.embed_tokens.weight"] += habit * towards
+            tensors["model.embed_tokens.weight"][3:9] += 0.1 * habit * towards
+            own += habit * towards
+        return cls(config, tensors, a, b, own, settings)
 
     @property
     def scale(self) -> float:

@@ -59,7 +59,7 @@ def test_of_equal_rows_the_first_positions_win(name: str, count: int) -> None:
 
 @few
 @given(
-    name=st.sampled_from(samplers.names()),
+    name=st.sampled_from([n for n in samplers.names() if not samplers.decodes_in_order(n)]),
     confidence=st.lists(st.floats(0, 1, width=32), min_size=11, max_size=11),
     steps=st.integers(3, 11),
 )

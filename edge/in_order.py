@@ -1,0 +1,251 @@
+"""The loop that goes from left to right: every token is the model's own next one.
+
+``autoregressive`` gives a token per forward. ``speculative`` gives the very same tokens in fewer:
+drafts are rows of the next forward, which keeps those that agree with its own next tokens. Which
+bits a row has does not depend on what is computed beside it, so the text is the same however much
+is drafted. Only under a latency budget that verified text cannot meet are drafts taken on trust.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Iterator
+from functools import partial
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge import samplers
+from edge.answer import Answer
+from edge.canvas import RowStats
+from edge.commits import Commits
+from edge.drafting import Drafting, Price, Reach, likeliest
+from edge.engine import Candidates, Engine
+from edge.in_order_pacing import InOrderPacer
+from edge.plan import Plan
+from edge.prefix import KeptPrefix
+from edge.reporting import Reporting
+from edge.result import Commit, Done, Draft
+from edge.tally import Tally
+from edge.timing import Timing
+from edge.tokenizer import Tokenizer
+from edge.trunk import Seen, Trunk
+
+Answered = TypeVar("Answered", RowStats, Seen)
+
+
+class InOrder:
+    """One request from its plan to its result; the same as ``Generation`` for these samplers."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        tokenizer: Tokenizer | None,
+        plan: Plan,
+        started_ns: int,
+        timing: Timing | None = None,
+        verify: Callable[[str], bool] | None = None,
+        clock: Callable[[], int] = time.monotonic_ns,
+        kept: KeptPrefix | None = None,
+    ) -> None:
+        options = plan.options
+        self._diffusion = engine.config.diffusion
+        self._clock = clock
+        self._timing = timing
+        longest, rows = self._diffusion.block_length - 1, self._diffusion.draft_rows
+        self._drafting = timing.drafting if timing is not None else Drafting(longest, rows)
+        self._pacer: InOrderPacer | None = None
+        if options.has_budget and timing is not None:
+            self._pacer = InOrderPacer(timing, plan, started_ns, clock)
+        self._plan = plan
+        self._canvas = plan.canvas
+        candidates = Candidates(
+            temperature=options.temperature,
+            top_k=options.top_k or 0,
+            top_p=options.top_p or 1.0,
+            seed=options.seed,
+            forbid_eos=options.eos == "forbid",
+        )
+        self._trunk = Trunk(engine, plan.canvas, candidates, options.cancel, kept, plan.num_reused)
+        self._tally = Tally(started_ns)
+        self._commits = Commits(plan, self._diffusion.eos_ids, hurried=self._pacer is not None)
+        self._answer = Answer(plan.canvas, self._diffusion, options)
+        self._reporting = Reporting(
+            engine,
+            tokenizer,
+            plan,
+            self._trunk,
+            self._commits,
+            self._answer,
+            self._tally,
+            self._pacer,
+            verify,
+            clock,
+        )
+        self._drafts = samplers.drafts(plan.sampler_name)
+        self._length = plan.canvas.output_start  # of what is given
+        self._ahead: RowStats | None = None  # drafted for the positions from there on
+        self._filled = False
+
+    def run(self) -> Iterator[Draft | Commit | Done]:
+        """Yield a Draft per forward, a Commit whenever the answer grows, then Done."""
+        try:
+            status = yield from self._decode()
+        finally:
+            self._trunk.close()
+        if self._pacer is not None:
+            status = self._pacer.status(status, filled=self._filled)
+        yield from self._reporting.done(status)
+
+    def _decode(self) -> Generator[Draft | Commit, None, str]:
+        # The last of these chunks is read by the first forward that gives a token.
+        for stop in self._plan.prefill_stops(self._diffusion)[:-1]:
+            if self._forward("prefill", partial(self._trunk.prefill, stop)) is None:
+                return self._stopped()
+            if self._pacer is not None:
+                self._pacer.chunk_done(stop)
+        while self._length < len(self._canvas):
+            if self._pacer is not None and self._pacer.is_over(self._length):
+                return (yield from self._fill())
+            if not (yield from self._step()):
+                status = self._stopped()
+                return status if status == "cancelled" else (yield from self._fill())
+            if self._answer.ends_early():
+                return "eos"
+        return "complete"
+
+    def _step(self) -> Generator[Draft | Commit, None, bool]:
+        """One forward and what it gives; false where it was stopped."""
+        reach, due = self._reach()
+        drafted = self._to_verify(reach, due)
+        branches = self._branches(reach, len(drafted), due)
+        plain = self._length - self._trunk.num_stored + len(drafted)
+        forward = partial(self._trunk.forward, self._length, drafted, branches)
+        predicted, before = self._predicted(), self._clock()
+        kind = "denoise" if self._tally.steps else "prefill"
+        seen = self._forward(kind, forward)
+        if seen is None:
+            return False
+        spent = self._clock() - before
+        block, first = self._block(), self._length
+        self._take(seen, drafted, due)
+        if self._tally.steps:
+            given = self._length - first
+            self._drafting.took(plain, self._trunk.num_masked, given, spent, predicted)
+        self._tally.step(block)
+        yield self._reporting.draft(block, seen.own if self._ahead is None else self._ahead)
+        yield from self._reporting.commit(self._answer.settled_prefix())
+        return True
+
+    def _take(self, seen: Seen, drafted: NDArray[np.int32], due: int) -> None:
+        """Commit what was verified and, where time asks for it, what was not."""
+        wrong = np.flatnonzero(drafted != seen.own.tokens[: len(drafted)])
+        agreed = int(wrong[0]) if len(wrong) else len(drafted)
+        self._drafting.compared(len(drafted), agreed)
+        self._tally.verified(len(drafted), agreed)
+        self._trunk.keep(self._length + agreed)
+        self._ahead = seen.ahead.get(agreed)
+        self._give(seen.own, agreed + 1)
+        if self._pacer is not None:
+            self._pacer.first_step_done()
+        self._trust(due - agreed - 1)
+
+    def _trust(self, count: int) -> None:
+        """Commit the next drafted tokens without having compared them."""
+        if self._ahead is None or count < 1:
+            return
+        rows, before = self._ahead, self._length
+        count = min(count, len(rows.positions))
+        rest = np.arange(count, len(rows.positions))
+        self._ahead = rows.take(rest, rows.positions[rest]) if len(rest) else None
+        self._give(rows, count, np.ones(len(rows.positions), np.bool_))
+        self._tally.unverified_tokens += self._length - before
+
+    def _give(self, rows: RowStats, count: int, forced: NDArray[np.bool_] | None = None) -> None:
+        """Commit the first rows, none behind an end token."""
+        ends = np.flatnonzero(np.isin(rows.tokens[:count], self._diffusion.eos_ids))
+        if len(ends):
+            count, self._ahead = int(ends[0]) + 1, None
+        self._commits.give(rows, np.arange(count), forced)
+        self._length += count
+
+    def _fill(self) -> Generator[Commit, None, str]:
+        """The clock has won: what is drafted stands for what has no forward of its own."""
+        if self._ahead is not None:
+            self._filled = True
+            self._trust(len(self._ahead.positions))
+        yield from self._reporting.commit(self._answer.settled_prefix())
+        if self._answer.ends_early():
+            return "eos"
+        return "complete" if self._length == len(self._canvas) else "shortened"
+
+    def _stopped(self) -> str:
+        """What a forward that did not end means: the caller's wish, or the deadline."""
+        flag = self._plan.options.cancel
+        if self._pacer is None or (flag is not None and flag.is_set()):
+            return "cancelled"
+        if not self._pacer.answered:
+            raise self._pacer.refusal()
+        return "shortened"
+
+    # How far to draft.
+
+    def _reach(self) -> tuple[Reach, int]:
+        """How far to draft, and how many tokens a forward has to give in any case."""
+        if not self._drafts:
+            return Reach(), 0
+        predicted, fixed = self._predicted(), self._plan.options.block_length
+        longest = (fixed or self._diffusion.block_length) - 1
+        reach = self._drafting.reach(predicted, None if fixed is None else longest)
+        if self._pacer is None:
+            return reach, 0
+        left = len(self._canvas) - self._length
+        price = self._drafting.price(predicted)
+        return reach, self._pacer.tokens_due(left, longest, price)
+
+    def _to_verify(self, reach: Reach, due: int) -> NDArray[np.int32]:
+        """The drafted tokens that the next forward compares."""
+        if self._ahead is None or due:
+            return np.empty(0, np.int32)
+        room = len(self._canvas) - 1 - self._length
+        return self._ahead.tokens[: min(reach.length, room)]
+
+    def _branches(self, reach: Reach, drafted: int, due: int) -> list[tuple[int, int]]:
+        """(drafted tokens taken for granted, tokens to draft behind) of the next forward."""
+        length = due - 1 if due else reach.length
+        granted = [0]
+        if drafted:
+            granted = likeliest(self._drafting.acceptance.rates(drafted), reach.num_branches)
+        room = len(self._canvas) - 1 - self._length
+        shapes = [(taken, min(length, room - taken)) for taken in granted]
+        return [(taken, count) for taken, count in shapes if count > 0]
+
+    def _predicted(self) -> Price:
+        """What a forward is expected to take here."""
+        context = self._trunk.num_stored
+        if self._timing is None:
+            return lambda plain, masked: float(plain + masked)
+        costs = self._timing.costs
+
+        def price(plain: int, masked: int) -> float:
+            return costs.predict(plain + masked, context, plain + masked)
+
+        return price
+
+    def _block(self) -> int:
+        blocks = self._plan.blocks
+        return next(i for i, block in enumerate(blocks) if self._length < block.stop)
+
+    def _forward(self, kind: str, forward: Callable[[], Answered | None]) -> Answered | None:
+        if self._pacer is not None:
+            self._pacer.begins()
+            self._trunk.deadline_ns = self._pacer.stop_at_ns
+        begin = self._clock()
+        answered = forward()
+        spent = self._clock() - begin
+        rows = answered.own if isinstance(answered, Seen) else answered
+        if self._pacer is not None:
+            self._pacer.ended(self._trunk.shape, spent, rows)
+        self._tally.forward(kind, spent, 0 if rows is None else rows.head_ns)
+        return answered
