@@ -159,8 +159,8 @@ def merge(checkpoint: Checkpoint, folder: Path | None) -> Checkpoint:
             path=adapter.config.path,
             hint="where they are a mask token's, give the adapter with --gated-adapter",
         )
-    check_shapes(adapter, checkpoint)
-    check_completeness(adapter, checkpoint)
+    check_shapes(adapter, checkpoint.tensors)
+    check_completeness(adapter, checkpoint.tensors)
     tensors = dict(checkpoint.tensors)
     for name in adapter.changed:
         base = adapter.replacements.get(name, tensors[name])
@@ -246,25 +246,25 @@ def _replacements(
         yield replaced, tensor
 
 
-def check_shapes(adapter: Adapter, checkpoint: Checkpoint) -> None:
+def check_shapes(adapter: Adapter, tensors: Mapping[str, Tensor]) -> None:
     """Raise ModelFileError for a tensor that fits none of the checkpoint's."""
     made = [(name, tensor, tensor.shape) for name, tensor in adapter.replacements.items()]
     for name, update in adapter.updates.items():
         made.append((name, update.b, update.shape))
     for name, tensor, shape in made:
-        if name not in checkpoint.tensors:
+        if name not in tensors:
             raise _fault(tensor, f"changes '{name}', which the checkpoint does not have")
-        wanted = checkpoint.tensors[name].shape
+        wanted = tensors[name].shape
         if shape != wanted:
             told = f"the checkpoint's '{name}' is {shape_text(wanted)}"
             raise _fault(tensor, f"makes {shape_text(shape)}, {told}")
 
 
-def check_completeness(adapter: Adapter, checkpoint: Checkpoint) -> None:
+def check_completeness(adapter: Adapter, tensors: Mapping[str, Tensor]) -> None:
     """Every module that the settings name must be there: half an adapter is another model."""
     config, changed = adapter.config, set(adapter.changed)
     named = {"modules_to_save": config.replaced, "target_modules": config.targets or ()}
-    for name, tensor in checkpoint.tensors.items():
+    for name, tensor in tensors.items():
         module = name.removesuffix(".weight")
         for key, targets in named.items():
             is_meant = key == "modules_to_save" or (len(tensor.shape) == 2 and module != name)

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.errors import RequestError
+from edge.samplers import decodes_in_order
 
 if TYPE_CHECKING:
     import edge
@@ -108,9 +109,15 @@ def own_examples(
         if diffusion.in_place:
             length = diffusion.canvas_length or model.config.denoiser.context_length
             prompt = [diffusion.mask_token_id] * length
+        elif decodes_in_order(diffusion.sampler):
+            prompt = [(number + (number >= diffusion.mask_token_id)) % model.config.num_tokens]
+            del options["steps"]
         else:
             prompt = []
-            options["max_tokens"] = min(_OWN_LENGTH, model.config.denoiser.context_length)
+        if not diffusion.in_place:
+            options["max_tokens"] = min(
+                _OWN_LENGTH, model.config.denoiser.context_length - len(prompt)
+            )
             options["eos"] = "forbid"
         ids = np.asarray(model.generate_ids(prompt, **options).ids, np.int32)
         yield Example(ids, np.arange(len(ids)), 0, has_answer=False)
@@ -132,7 +139,16 @@ def add_noise(
     masked = np.sort(random.permutation(spots)[: max(1, round(ratio * len(spots)))])
     noisy = ids.copy()
     noisy[masked] = diffusion.mask_token_id
-    return NoisyCanvas(noisy, masked, masked - diffusion.shift_logits, context_length)
+    rows = masked - diffusion.shift_logits
+    if config.denoiser.gate_rank:  # plain rows count as well: they are what the answer comes from
+        rows = np.arange(len(noisy) - 1)
+    return NoisyCanvas(noisy, masked, rows, context_length)
+
+
+def clean_canvas(example: Example) -> NoisyCanvas:
+    """The example as plain rows see it, each of which says what follows."""
+    length = len(example.ids)
+    return NoisyCanvas(example.ids, np.arange(1, length), np.arange(length - 1), length)
 
 
 def met_canvas(ids: NDArray[np.int32], example: Example, config: ModelConfig) -> NoisyCanvas:

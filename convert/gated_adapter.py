@@ -76,6 +76,23 @@ class GatedAdapter:
         return max(update.a.shape[0] for update in self.adapter.updates.values())
 
     @property
+    def tensors(self) -> Mapping[str, Tensor]:
+        """What it adds to a source, under the names of ``convert.models.gate``."""
+        tensors: dict[str, Tensor] = {}
+        for name, update in self.adapter.updates.items():
+            module = name.removesuffix(".weight")
+            tensors[module + SUFFIXES["a"]] = update.a
+            tensors[module + SUFFIXES["b"]] = _scaled(update)
+        if self.mask_embedding is not None:
+            tensors[MASK] = _Row(self.mask_embedding)
+        return tensors
+
+    def check(self, tensors: Mapping[str, Tensor]) -> None:
+        """Raise ModelFileError where it does not fit tensors, by their names in a checkpoint."""
+        check_shapes(self.adapter, tensors)
+        check_completeness(self.adapter, tensors)
+
+    @property
     def note(self) -> str:
         """What it is for, in a sentence."""
         names = ", ".join(folded(self.adapter.updates))[:500]
@@ -84,14 +101,12 @@ class GatedAdapter:
         )
 
 
-def attach(checkpoint: Checkpoint, folder: Path | None) -> Checkpoint:
-    """The checkpoint and the adapter's tensors; without a folder, itself.
+def open_gate(folder: Path) -> GatedAdapter:
+    """Read its settings and which tensors it has.
 
-    Raises like ``open_adapter``, ModelFileError when the two do not fit together, and
+    Raises like ``open_adapter``, ModelFileError for a mask token that is not clear, and
     UnsupportedModelError for an adapter that changes more than products.
     """
-    if folder is None:
-        return checkpoint
     adapter = open_adapter(folder)
     embedding = _mask_embedding(adapter)
     others = set(adapter.replacements) - ({_token_name(embedding)} if embedding else set())
@@ -100,10 +115,19 @@ def attach(checkpoint: Checkpoint, folder: Path | None) -> Checkpoint:
         reason = f"the adapter {what}, and masked rows can only add to products"
         raise UnsupportedModelError(reason, path=adapter.weights_path, hint=_HINT)
     adapter = replace(adapter, replacements={})
-    check_shapes(adapter, checkpoint)
-    check_completeness(adapter, checkpoint)
-    gate = GatedAdapter(adapter, _mask_token_id(adapter, embedding), embedding)
-    return replace(checkpoint, tensors={**checkpoint.tensors, **_tensors(gate)}, gate=gate)
+    return GatedAdapter(adapter, _mask_token_id(adapter, embedding), embedding)
+
+
+def attach(checkpoint: Checkpoint, folder: Path | None) -> Checkpoint:
+    """The checkpoint and the adapter's tensors; without a folder, itself.
+
+    Raises like ``open_gate``, and ModelFileError when the two do not fit together.
+    """
+    if folder is None:
+        return checkpoint
+    gate = open_gate(folder)
+    gate.check(checkpoint.tensors)
+    return replace(checkpoint, tensors={**checkpoint.tensors, **gate.tensors}, gate=gate)
 
 
 @dataclass(frozen=True)
@@ -131,17 +155,6 @@ class _Row:
 
     def equals(self, other: Tensor) -> bool:
         return self.shape == other.shape and np.array_equal(self.values(), other.values())
-
-
-def _tensors(gate: GatedAdapter) -> Mapping[str, Tensor]:
-    tensors: dict[str, Tensor] = {}
-    for name, update in gate.adapter.updates.items():
-        module = name.removesuffix(".weight")
-        tensors[module + SUFFIXES["a"]] = update.a
-        tensors[module + SUFFIXES["b"]] = _scaled(update)
-    if gate.mask_embedding is not None:
-        tensors[MASK] = _Row(gate.mask_embedding)
-    return tensors
 
 
 def _scaled(update: LowRank) -> Tensor:

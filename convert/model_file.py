@@ -16,15 +16,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from convert.gated_adapter import GatedAdapter, open_gate
 from convert.metadata import SETTINGS, Entry, Kind, text_is_storable
+from convert.models import loops
 from convert.models.base import Choices, Spec, TensorSpec
 from convert.models.dense import tensors_of
+from convert.models.gate import gate_entries, gate_tensors, stored_gate_tensors
 from convert.models.shape import DenseShape
 from convert.safetensors_file import Tensor, require_finite
 from convert.source import Advance, hash_file
 from edge import _native
 from edge.config import ModelConfig, read_config
-from edge.errors import ModelFileError
+from edge.errors import ModelFileError, UnsupportedModelError
 from edge.formats import keys
 from edge.formats.gguf_file import Header, read_header
 
@@ -107,7 +110,7 @@ class ModelFile:
     config: ModelConfig
     entries: Mapping[str, Entry]
     adapter: None = None
-    gate: None = None
+    gate: GatedAdapter | None = None
 
     @property
     def architecture(self) -> str:
@@ -117,9 +120,10 @@ class ModelFile:
         return str(told) if is_told else self.config.denoiser.architecture
 
     @property
-    def tensors(self) -> Mapping[str, ModelFileTensor]:
-        """By name."""
-        return {name: ModelFileTensor(self.path, t) for name, t in self.header.tensors.items()}
+    def tensors(self) -> Mapping[str, Tensor]:
+        """By name, those of an adapter of masked rows among them."""
+        own = {name: ModelFileTensor(self.path, t) for name, t in self.header.tensors.items()}
+        return {**own, **(self.gate.tensors if self.gate else {})}
 
     @property
     def weight_files(self) -> tuple[Path, ...]:
@@ -151,16 +155,31 @@ class ModelFile:
 
     def _specs(self) -> Iterator[TensorSpec]:
         denoiser, names = self.config.denoiser, self.header.tensors.keys()
-        has_bias = denoiser.qkv_bias or "blk.0.attn_q.bias" in names
-        has_head = "output.weight" in names
-        specs = tensors_of(_shape(self.config), has_bias, denoiser.qk_norm, has_head=has_head)
-        for tensor in specs:
-            yield replace(tensor, source=tensor.target)
+        plain = self._plain_specs()
+        for tensor in plain:
+            yield replace(tensor, source=tensor.target, rope_heads=0)
             if tensor.role == "embedding" and _POSITIONS in names:
                 size = denoiser.context_length, denoiser.hidden_size
                 yield TensorSpec(_POSITIONS, _POSITIONS, size, "table")
+        yield from gate_tensors(self.gate, plain)
+        if self.gate is None and denoiser.gate_rank:
+            yield from stored_gate_tensors(self.tensors, plain)
+
+    def _plain_specs(self) -> list[TensorSpec]:
+        """The network's tensors by their names in a checkpoint, which has rows of its own order."""
+        denoiser, names = self.config.denoiser, self.header.tensors.keys()
+        has_bias = denoiser.qkv_bias or "blk.0.attn_q.bias" in names
+        has_head = "output.weight" in names
+        specs = tensors_of(_shape(self.config), has_bias, denoiser.qk_norm, has_head=has_head)
+        if denoiser.rope_pairs != "adjacent":
+            return list(specs)
+        heads = {"attn_q": denoiser.num_heads, "attn_k": denoiser.num_kv_heads}
+        parts = ((tensor, tensor.target.split(".")[-2]) for tensor in specs)
+        return [replace(tensor, rope_heads=heads.get(part, 0)) for tensor, part in parts]
 
     def _notes(self) -> Iterator[str]:
+        if self.gate is not None:
+            yield self.gate.note
         types = {tensor.type for tensor in self.header.tensors.values()} - _FLOATS.keys()
         if types:
             yield f"SOURCE is quantized ({', '.join(sorted(types))}); what that lost stays lost"
@@ -173,14 +192,15 @@ def is_model_file(path: Path) -> bool:
     return path.suffix == _SUFFIX and not path.is_dir()
 
 
-def open_model_file(path: Path, choices: Choices) -> ModelFile:
+def open_model_file(path: Path, choices: Choices, gated_adapter: Path | None = None) -> ModelFile:
     """Read everything but the weights.
 
     Raises ModelNotFoundError, ModelFileError, UnsupportedModelError for a network that the
     runtime does not know.
     """
     header = read_header(path)
-    told = dict(choices.settings)
+    gate = None if gated_adapter is None else open_gate(gated_adapter)
+    told = dict(_told_by(gate)) | dict(choices.settings)
     if choices.mask_token_id is not None:
         told[keys.MASK_TOKEN_ID] = Entry(keys.MASK_TOKEN_ID, "u32", choices.mask_token_id)
     changed = {key: entry.stored() for key, entry in told.items()}
@@ -188,7 +208,29 @@ def open_model_file(path: Path, choices: Choices) -> ModelFile:
     entries = {entry.key: entry for entry in _entries(header)}
     rows = keys.VOCAB_SIZE.format(arch=config.denoiser.architecture)
     entries.setdefault(rows, Entry(rows, "u32", config.denoiser.vocab_size))
-    return ModelFile(path, header, config, entries | told)
+    file = ModelFile(path, header, config, entries | told)
+    return file if gate is None else _with_gate(file, gate)
+
+
+def _told_by(gate: GatedAdapter | None) -> Iterator[tuple[str, Entry]]:
+    """What makes an autoregressive model one that drafts."""
+    if gate is None:
+        return
+    for key, value in loops.drafting().items():
+        yield key, SETTINGS[key].entry(value)
+    for entry in gate_entries(gate):
+        yield entry.key, entry
+    if gate.mask_token_id is not None:
+        yield keys.MASK_TOKEN_ID, Entry(keys.MASK_TOKEN_ID, "u32", gate.mask_token_id)
+
+
+def _with_gate(file: ModelFile, gate: GatedAdapter) -> ModelFile:
+    if file.header.metadata.get(keys.GATE_RANK):
+        reason = "SOURCE has an adapter of masked rows already"
+        raise UnsupportedModelError(reason, path=file.path, hint="give the model without it")
+    plain = ((tensor.source, tensor.target) for tensor in file._plain_specs())
+    gate.check({name: file.tensors[own] for name, own in plain if own in file.tensors})
+    return replace(file, gate=gate)
 
 
 def _kept(header: Header) -> Iterator[str]:

@@ -86,13 +86,13 @@ def run(request: Request) -> ConversionReport:
 def _opened(request: Request) -> tuple[Source, Spec, Vocabulary]:
     """The source, and what it becomes."""
     if is_model_file(request.source):
-        if request.adapter or request.gated_adapter:
+        if request.adapter:
             raise RequestError(
-                "an adapter belongs to a checkpoint folder, SOURCE is a model file",
+                "an adapter is merged into a checkpoint folder, SOURCE is a model file",
                 path=request.source,
                 hint="give the checkpoint that the adapter was trained on",
             )
-        model_file = open_model_file(request.source, request.choices)
+        model_file = open_model_file(request.source, request.choices, request.gated_adapter)
         return model_file, model_file.spec(), Vocabulary(())
     checkpoint = merge(open_checkpoint(request.source), request.adapter)
     checkpoint = attach(checkpoint, request.gated_adapter)

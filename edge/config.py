@@ -34,6 +34,7 @@ class Family:
 ARCHITECTURES = {
     "llada": Family(rope_pairs="adjacent"),
     "dream": Family(qkv_bias=True, shifts=True),
+    "llama": Family(rope_pairs="adjacent"),
     "edge-llama": Family(),
     "edge-qwen2": Family(qkv_bias=True),
     "edge-qwen3": Family(qk_norm=True),
@@ -267,6 +268,9 @@ def _read_denoiser(reader: _Keys) -> DenoiserConfig:
     for key in (keys.VALUE_DIM, keys.ROPE_DIMS):
         if reader.integer(key, default=head_dim) != head_dim:
             raise reader.unsupported(key, reader.integer(key), f"only the head's {head_dim}")
+    if reader.text(keys.ROPE_SCALING, default="none") != "none":
+        scaling = reader.text(keys.ROPE_SCALING)
+        raise reader.unsupported(keys.ROPE_SCALING, scaling, "positions that are not scaled")
     return DenoiserConfig(
         architecture=reader.architecture,
         hidden_size=hidden_size,

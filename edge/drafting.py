@@ -18,6 +18,7 @@ from itertools import islice
 from edge.budget import Smoothed
 
 MOST_BRANCHES = 4
+LONGEST = 31  # of drafts whose length is chosen
 
 # (plain rows, rows of mask tokens) -> time of a forward; any unit.
 Price = Callable[[int, int], float]
@@ -135,6 +136,7 @@ class Drafting:
     """
 
     def __init__(self, longest: int, masked_rows: Callable[[int], int]) -> None:
+        longest = min(longest, LONGEST)
         self.acceptance = Acceptance(longest)
         self._longest = longest
         self._masked_rows = masked_rows

@@ -20,7 +20,7 @@ from edge import samplers
 from edge.answer import Answer
 from edge.canvas import RowStats
 from edge.commits import Commits
-from edge.drafting import Drafting, Price, Reach, likeliest
+from edge.drafting import LONGEST, Drafting, Price, Reach, likeliest
 from edge.engine import Candidates, Engine
 from edge.in_order_pacing import InOrderPacer
 from edge.plan import Plan
@@ -196,13 +196,14 @@ class InOrder:
         if not self._drafts:
             return Reach(), 0
         predicted, fixed = self._predicted(), self._plan.options.block_length
-        longest = (fixed or self._diffusion.block_length) - 1
+        most = self._diffusion.block_length if fixed is None else fixed
+        longest = min(most, len(self._canvas)) - 1
         reach = self._drafting.reach(predicted, None if fixed is None else longest)
         if self._pacer is None:
             return reach, 0
         left = len(self._canvas) - self._length
         price = self._drafting.price(predicted)
-        return reach, self._pacer.tokens_due(left, longest, price)
+        return reach, self._pacer.tokens_due(left, min(longest, LONGEST), price)
 
     def _to_verify(self, reach: Reach, due: int) -> NDArray[np.int32]:
         """The drafted tokens that the next forward compares."""

@@ -16,6 +16,7 @@ from convert.canvases import (
     Example,
     NoisyCanvas,
     add_noise,
+    clean_canvas,
     clean_examples,
     draws_its_own,
     met_canvas,
@@ -36,13 +37,15 @@ def noisy_canvases(
     """Canvases of about `num_rows` positions in all, at least one of each tenth of mask ratios.
 
     Without `examples` the package's own text is used, or what the model itself answers where
-    that cannot be: a puzzle's canvas, a file without tokenizer. Raises RequestError for unusable
-    examples.
+    that cannot be: a puzzle's canvas, a file without tokenizer. They are clean where masked rows
+    have an adapter. Raises RequestError for unusable examples.
     """
     count = _MOST_EXAMPLES
     if examples is None and draws_its_own(model):
         count = _NUM_OWN if model.config.diffusion.in_place else _NUM_OWN_TEXTS
     clean = clean_examples(model, examples, count, seed, _STEPS)
+    if model.config.denoiser.gate_rank:  # mask tokens do not meet the plain weights alone
+        return first_rows(map(clean_canvas, clean), num_rows)
     noisy = _with_noise(model, clean, seed)
     met = _met(model, clean, seed)
     mixed = chain.from_iterable(zip(*[noisy] * (_OWN_SHARE - 1), met, strict=False))

@@ -111,6 +111,7 @@ class Reference:
     def _run(
         self, layer: int, canvas: NoisyCanvas, hidden: NDArray[np.float32], look: bool
     ) -> tuple[NDArray[np.float32], list[NDArray[np.float32]]]:
-        mask = attention_of(self.config.diffusion, canvas.context_length)
+        gated = self.config.denoiser.gate_rank > 0
+        mask = attention_of(self.config.diffusion, canvas.context_length, gated=gated)
         with native_errors(self.path):
             return _native.run_layer(self._denoiser, layer, hidden, native_mask(mask), look)

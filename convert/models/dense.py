@@ -91,12 +91,12 @@ class Family:
         return Spec(
             architecture=architecture,
             num_rows=shape.num_rows,
-            tensors=(*plain, *gate_tensors(checkpoint, plain)),
+            tensors=(*plain, *gate_tensors(gate, plain)),
             entries=(
                 *shape.entries(architecture),
                 *diffusion.values(),
                 *tokens.entries(),
-                *gate_entries(checkpoint),
+                *gate_entries(gate),
             ),
             dropped=frozenset({_HEAD} if tied else ()),
             notes=tuple(filter(None, notes)),

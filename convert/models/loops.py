@@ -70,6 +70,11 @@ def as_told(config: ConfigReader, choices: Choices, longest: int) -> dict[str, o
 def gated(config: ConfigReader, choices: Choices, longest: int) -> dict[str, object]:
     """An autoregressive model whose masked rows, with an adapter, draft what comes next."""
     del config, choices, longest
+    return drafting()
+
+
+def drafting() -> dict[str, object]:
+    """How such a model is used."""
     return {
         keys.ATTENTION: "causal_context",
         keys.BLOCK_LENGTH: _DRAFT_LENGTH,

@@ -20,6 +20,7 @@ VALUE_DIM = "{arch}.attention.value_length"
 CAUSAL = "{arch}.attention.causal"
 RMS_NORM_EPS = "{arch}.attention.layer_norm_rms_epsilon"
 ROPE_THETA = "{arch}.rope.freq_base"
+ROPE_SCALING = "{arch}.rope.scaling.type"
 ROPE_DIMS = "{arch}.rope.dimension_count"
 VOCAB_SIZE = "{arch}.vocab_size"
 

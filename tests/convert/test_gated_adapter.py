@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import gguf
 import numpy as np
 import pytest
-from gated import MASK, Gated
+from gated import HEADS, KV_HEADS, MASK, Gated
 from safetensors.numpy import save_file
 
+import edge
 from convert import convert
+from convert.models.base import pair_rope_rows
 from edge.errors import EdgeError, ModelFileError, ModelNotFoundError, UnsupportedModelError
 from edge.formats import keys
 from edge.formats.gguf_file import open_model
@@ -169,6 +172,99 @@ def test_what_does_not_go_together(case: Case, tmp_path: Path, dense: Run) -> No
         convert(case.base, out, gated_adapter=case.adapter, overrides=settings)
     with pytest.raises(UnsupportedModelError, match="no rows to gate"):
         convert(dense().write(), out, gated_adapter=case.adapter)
+
+
+@pytest.mark.parametrize("type", ["int8", "int4"])
+def test_compensated_rounding_meets_plain_text(case: Case, tmp_path: Path, type: str) -> None:
+    out, report = tmp_path / "out.gguf", tmp_path / "report.json"
+    convert(case.base, out, type, gated_adapter=case.adapter, report=report)
+    with edge.load(out) as model, edge.load(out, activations="f32") as exact:
+        for options in ({"block_length": 8}, {}):
+            wanted = model.generate_ids([1, 2], sampler="autoregressive", max_tokens=20).ids
+            assert model.generate_ids([1, 2], max_tokens=20, **options).ids == wanted
+        found = exact.logits([3, 4, 5, 6], 4)
+    wanted = case.gated.logits([3, 4, 5, 6], [False] * 4)
+    assert np.corrcoef(found.ravel(), wanted.ravel())[0, 1] > (0.99 if type == "int8" else 0.8)
+    assert "compensated" in report.read_text()
+
+
+def rows_of(path: Path) -> dict[str, Any]:
+    file = open_model(str(path))
+    return {
+        n: file.read_rows(n, 0, t.shape[0] if len(t.shape) > 1 else 1)
+        for n, t in file.tensors.items()
+    }
+
+
+def test_a_model_file_as_the_source(case: Case, tmp_path: Path) -> None:
+    plain, wanted, out, again = (tmp_path / f"{name}.gguf" for name in "abcd")
+    keys_of_a_causal_model = {"diffusion.attention": "causal_context"}
+    convert(case.base, plain, "f32", mask_token_id=3, overrides=keys_of_a_causal_model)
+    convert(case.base, wanted, "q8_0", gated_adapter=case.adapter)
+    report = convert(plain, out, "q8_0", gated_adapter=case.adapter)
+    convert(out, again, "q8_0")
+    for path in (out, again):
+        found = rows_of(path)
+        assert found.keys() == rows_of(wanted).keys()
+        assert all(np.array_equal(found[name], rows) for name, rows in rows_of(wanted).items())
+        told = open_model(str(path)).metadata
+        assert told[keys.MASK_TOKEN_ID] == MASK
+        assert told[keys.GATE_RANK] == 4
+        assert told[keys.SAMPLER] == "speculative"
+    assert report.gated_adapter_sha256
+    with pytest.raises(UnsupportedModelError, match="already"):
+        convert(out, again, "q8_0", gated_adapter=case.adapter, force=True)
+    case.change({f"{UP}.lora_A.weight": np.zeros((4, 60), "f4")})
+    with pytest.raises(ModelFileError, match="96x60"):
+        convert(plain, again, "q8_0", gated_adapter=case.adapter, force=True)
+
+
+def test_a_public_llama_file_as_the_source(case: Case, tmp_path: Path) -> None:
+    public, out, wanted = (tmp_path / f"{name}.gguf" for name in "abc")
+    write_llama(case.gated, public)
+    convert(public, out, "f32", gated_adapter=case.adapter)
+    convert(case.base, wanted, "f32", gated_adapter=case.adapter)
+    ids = np.array([3, 7, 1, 30, MASK, 5, MASK, MASK])
+    with edge.load(out) as model, edge.load(wanted) as other:
+        assert model.info.architecture == "llama"
+        assert np.allclose(model.logits(ids, 5), other.logits(ids, 5), atol=1e-4)
+
+
+def write_llama(gated: Gated, path: Path) -> None:
+    """As llama.cpp's converter does: rows of q and k for a rotation of neighbours."""
+    names = {"embed_tokens": "token_embd", "norm": "output_norm"}
+    parts = {
+        "input_layernorm": "attn_norm",
+        "post_attention_layernorm": "ffn_norm",
+        **{f"self_attn.{x}_proj": f"attn_{x}" for x in "qkv"},
+        "self_attn.o_proj": "attn_output",
+        **{f"mlp.{x}_proj": f"ffn_{x}" for x in ("gate", "up", "down")},
+    }
+    config = gated.config
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_context_length(config["max_position_embeddings"])
+    writer.add_embedding_length(config["hidden_size"])
+    writer.add_block_count(config["num_hidden_layers"])
+    writer.add_feed_forward_length(config["intermediate_size"])
+    writer.add_head_count(config["num_attention_heads"])
+    writer.add_head_count_kv(config["num_key_value_heads"])
+    writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
+    writer.add_rope_freq_base(config["rope_theta"])
+    for name, values in gated.tensors.items():
+        own = name.removeprefix("model.").removesuffix(".weight")
+        if own.startswith("layers."):
+            _, layer, part = own.split(".", 2)
+            target = f"blk.{layer}.{parts[part]}"
+        else:
+            target = names[own]
+        heads = {"attn_q": HEADS, "attn_k": KV_HEADS}.get(target.split(".")[-1])
+        writer.add_tensor(
+            f"{target}.weight", values if heads is None else pair_rope_rows(values, heads)
+        )
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
 
 
 def test_the_command(case: Case, tmp_path: Path, edge_convert: Run) -> None:

@@ -242,7 +242,7 @@ def test_a_missing_mask_token_can_be_told(pair: Callable[..., Pair], tmp_path: P
 
 def test_what_cannot_be_is_refused(pair: Callable[..., Pair], tmp_path: Path) -> None:
     made, out = pair("llada", "f32"), tmp_path / "out.gguf"
-    with pytest.raises(RequestError, match="an adapter belongs to a checkpoint folder"):
+    with pytest.raises(RequestError, match="an adapter is merged into a checkpoint folder"):
         run(made.public, out, adapter=tmp_path / "adapter")
     with pytest.raises(RequestError, match="lies in the source"):
         run(made.public, made.public, force=True)
