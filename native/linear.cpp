@@ -154,8 +154,10 @@ bool LinearInput::to_halves(const KernelTable& kernels, int row, int tile) {
 namespace {
 
 // Fewer rows take a panel as fast as memory gives it, and then the hardware's own prefetching does
-// better.
-constexpr int fewest_rows_to_fetch_ahead = 4;
+// better. Where a table takes few rows at a time, it is slower than memory from fewer rows on.
+int fewest_rows_to_fetch_ahead(const KernelTable& kernels) {
+    return std::min(4, kernels.tile_rows / 2);
+}
 
 // While the tiles take a panel, each fetches its share of the next one.
 Ahead next_panel(const Panel& panel, int bits, int tile, int num_tiles) {
@@ -186,7 +188,7 @@ void multiply_panel(const Machine& machine, const LinearInput& input, const Weig
     const int bits = weights.bits();
     const int64_t cols = std::min<int64_t>(panel_cols, weights.num_outputs() - index * panel_cols);
     const OutputTile place{out, out_stride, static_cast<int>(cols)};
-    const bool fetches = input.rows() >= fewest_rows_to_fetch_ahead;
+    const bool fetches = input.rows() >= fewest_rows_to_fetch_ahead(kernels);
     const SumKinds kind = weights.sums();
     if (!input.is_quantized_for(weights))
         return (bits == 8 ? kernels.gemm_int8_float : kernels.gemm_int4_float)(

@@ -58,19 +58,12 @@ def calibrated(job: Job, nearest: PartsOf) -> Iterator[Outcome]:
         if not recipe.is_calibrated:
             yield Outcome(job.plan, partial(nearest, job), reference=source)
             return
-<<<<<<< HEAD
         plan, scales = _calibrate(job, source, work)
         parts = partial(_parts, work, partial(nearest, replace(job, scales=scales)))
-        entries = _threshold(job, plan, parts, source, work) if recipe.recalibrate else ()
-        yield Outcome(plan, parts, entries, source, scales)
-=======
-        plan = _calibrate(job, source, work)
-        parts = partial(_parts, work, nearest)
         # Where rows are gated, drafts are verified and no threshold matters.
         recalibrates = recipe.recalibrate and keys.GATE_RANK not in job.entries
         entries = _threshold(job, plan, parts, source, work) if recalibrates else ()
-        yield Outcome(plan, parts, entries, source)
->>>>>>> c3b266d (edge-convert gives a gated adapter to a model file, too, public llama files among them; plain weights of such models are calibrated on clean text)
+        yield Outcome(plan, parts, entries, source, scales)
 
 
 def _identity(job: Job) -> dict[str, object]:

@@ -17,6 +17,7 @@ from convert.calibration.compensation import read_back
 from convert.calibration.moments import Moments
 from convert.calibration.reference import Reference
 from convert.channel_scales import ChannelScales, Exponents
+from convert.models.gate import SUFFIXES
 from convert.parallel import in_order
 from convert.work_folder import WorkFolder
 from edge.formats.groups import Layout
@@ -112,8 +113,13 @@ class Smoothing:
     def _set(self, place: Place, exponents: Exponents) -> None:
         groups, repeats = self._heads(place)
         of_rows = exponents.reshape(groups, repeats, -1)[:, 0].reshape(-1)
-        self.scales.cols.update(dict.fromkeys(place.matrices, exponents))
-        self.scales.rows.update(dict.fromkeys(place.makers, of_rows))
+        self.scales.cols.update(dict.fromkeys(self._with_gates(place.matrices, "a"), exponents))
+        self.scales.rows.update(dict.fromkeys(self._with_gates(place.makers, "b"), of_rows))
+
+    def _with_gates(self, names: Sequence[str], factor: str) -> list[str]:
+        """The tensors, and that factor of what masked rows get on top of them."""
+        gates = (f"{name.removesuffix('.weight')}{SUFFIXES[factor]}.weight" for name in names)
+        return [*names, *(gate for gate in gates if gate in self.reference.file.tensors)]
 
     def _met(self, name: str) -> Met:
         num_rows = self.reference.file.tensors[name].shape[0]
