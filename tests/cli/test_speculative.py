@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from gated import MASK, Gated
+from gated_model import MASK, Gated
 
 from convert.cli import run as edge_convert
 
@@ -20,11 +19,8 @@ ASK = ("run", "-m", "model.gguf", "--tokens", "40", "--raw", "--eos", "forbid")
 @pytest.fixture
 def model(tmp_path: Path, chat_checkpoint: Path) -> Path:
     """A file made by the command, with a tokenizer of a token per byte."""
-    base, adapter = Gated.random(1, vocab=256, rank=32, strength=0.05, habit=1.2).write(
-        tmp_path / "source"
-    )
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copy(chat_checkpoint / name, base / name)
+    gated = Gated.random(1, vocab=256, rank=32, strength=0.05, habit=1.2)
+    base, adapter = gated.write_with_tokenizer(tmp_path / "source", chat_checkpoint)
     out = tmp_path / "model.gguf"
     options = ["--gated-adapter", adapter, "--type", "q8_0", "--quiet"]
     assert edge_convert([str(part) for part in (base, out, *options)]) == 0

@@ -11,7 +11,7 @@ from typing import Any
 import gguf
 import numpy as np
 import pytest
-from gated import HEADS, KV_HEADS, MASK, Gated
+from gated_model import HEADS, KV_HEADS, MASK, Gated
 from safetensors.numpy import save_file
 
 import edge

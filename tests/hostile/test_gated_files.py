@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gated import Gated
+from gated_model import Gated
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gated import MASK, Gated
+from gated_model import MASK, Gated
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

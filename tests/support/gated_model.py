@@ -6,6 +6,7 @@ The forward is float64 and from the formulas: RMSNorm, half-split rotation, grou
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,13 @@ class Gated:
             tensors["model.embed_tokens.weight"][3:9] += 0.1 * habit * towards
             own += habit * towards
         return cls(config, tensors, a, b, own, settings)
+
+    def write_with_tokenizer(self, folder: Path, of: Path) -> tuple[Path, Path]:
+        """The same, with the tokenizer of another checkpoint."""
+        base, adapter = self.write(folder)
+        for name in ("tokenizer.json", "tokenizer_config.json"):
+            shutil.copy(of / name, base / name)
+        return base, adapter
 
     @property
     def scale(self) -> float:
