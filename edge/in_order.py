@@ -203,6 +203,9 @@ class InOrder:
             return reach, 0
         left = len(self._canvas) - self._length
         price = self._drafting.price(predicted)
+        rows = reach.num_branches * self._diffusion.draft_rows(reach.length)
+        if not self._pacer.affords(price(1 + reach.length, rows)):
+            reach = Reach()
         return reach, self._pacer.tokens_due(left, min(longest, LONGEST), price)
 
     def _to_verify(self, reach: Reach, due: int) -> NDArray[np.int32]:

@@ -104,6 +104,7 @@ class InOrderPacer:
         """Tokens that each forward has to give so that all that are left are there in time.
 
         0 where verified ones come in time; at most a draft of the ``longest`` and the token before.
+        Where that is too few, as many as will come at all.
         """
         rows_of = self._timing.config.diffusion.draft_rows
         time_ns = self._controller.left_ns * (1 - _KEPT_BACK)
@@ -111,10 +112,17 @@ class InOrderPacer:
             return 0
         if left <= time_ns * self._timing.drafting.hoped(price):
             return 0
-        for due in range(2, longest + 1):
-            if left <= due * (time_ns // price(due, rows_of(due - 1))):
-                return due
-        return longest + 1
+        given = {
+            due: due * int(time_ns // price(due, rows_of(due - 1))) for due in range(2, longest + 2)
+        }
+        enough = (due for due, tokens in given.items() if tokens >= left)
+        most = max(given, key=lambda due: given[due], default=0)
+        return next(enough, most if given.get(most) else 0)
+
+    def affords(self, time_ns: float) -> bool:
+        """Whether a forward of that time can be begun."""
+        left_ns = self._controller.left_ns * (1 - _KEPT_BACK)
+        return not self.answered or time_ns <= left_ns
 
     def begins(self) -> None:
         """A forward is about to run."""

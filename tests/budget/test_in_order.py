@@ -135,6 +135,8 @@ def test_what_is_promised_is_kept(
         assert len(result.ids) == 100
     if not stats.unverified_tokens:
         assert result.ids == text.tokens[20 : 20 + len(result.ids)].tolist()
+    if sigma == 0 and budget_ms > 2 * PREFILL_MS:  # nothing is begun that has no time
+        assert not any(run.backend.stopped)
     if run.missed and budget_ms > 3 * PREFILL_MS and sigma < 0.2:
         late = stats.overshoot_ms
         assert late < 10, (budget_ms, late)
