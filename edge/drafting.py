@@ -13,9 +13,10 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import accumulate, islice
 
 from edge.budget import Smoothed
+from edge.draft_checks import Sureness, gains
 
 MOST_BRANCHES = 4
 LONGEST = 31  # of drafts whose length is chosen
@@ -29,6 +30,8 @@ _GUESS_WEIGHT = 2.0  # in comparisons
 _MEMORY = 0.98  # of a comparison, once there is a newer one
 _USUAL_DEVIATION = 0.15
 _PROBES = ((0, 0), (1, 2), (2, 2), (4, 1))  # shapes whose times should be known
+_BONUS_HOPED = 1.1  # of drafting over what rates by place alone say
+_HOPE_RETURNS = 0.02  # of the way to that, per choice not to draft
 _CHOICE_LASTS = 8  # forwards, since making it takes a share of one
 _PROBE_LASTS = 3  # forwards
 _PROBE_EVERY = 256
@@ -118,10 +121,14 @@ def best(
     rates: Sequence[float],
     price: Price,
     masked_rows: Callable[[int], int],
+    bonus: float = 1.0,
 ) -> Reach:
-    """The reach with the most tokens per time; of equal ones the shortest."""
+    """The reach with the most tokens per time; of equal ones the shortest.
+
+    Drafting gives ``bonus`` times what its rates say.
+    """
     found = (
-        (value, -length, -branches)
+        (value * bonus if length else value, -length, -branches)
         for length in lengths
         for branches, value in enumerate(_by_branches(length, rates, price, masked_rows))
     )
@@ -138,6 +145,7 @@ class Drafting:
     def __init__(self, longest: int, masked_rows: Callable[[int], int]) -> None:
         longest = min(longest, LONGEST)
         self.acceptance = Acceptance(longest)
+        self.sureness = Sureness()
         self._longest = longest
         self._masked_rows = masked_rows
         self._factors: dict[int, Smoothed] = {}  # measured over predicted time, by rows
@@ -145,6 +153,11 @@ class Drafting:
         self._rows: list[int] = []  # those of them, ascending
         self._forwards = 0
         self._choice: Reach | None = None
+        self._rate = 0.0  # tokens per time that it gives
+        self._known: dict[tuple[int, int], float] = {}
+        self._is_free = True
+        self._bonus = _BONUS_HOPED
+        self._drafted = self._drafted_time = 0.0  # tokens and time since the choice was made
         self._choice_ends = 0
         self._hoped: float | None = None
         self._hoped_ends = 0
@@ -153,21 +166,72 @@ class Drafting:
         self._probe_left = 0
 
     def price(self, predicted: Price) -> Price:
-        """The predictions, as measurements put them right."""
-        return lambda plain, masked: predicted(plain, masked) * self._factor(plain + masked)
+        """The predictions, as measurements put them right; each is made once in a few forwards."""
+        known = self._known
+
+        def price(plain: int, masked: int) -> float:
+            if (plain, masked) not in known:
+                known[plain, masked] = predicted(plain, masked) * self._factor(plain + masked)
+            return known[plain, masked]
+
+        return price
 
     def reach(self, predicted: Price, fixed: int | None = None) -> Reach:
         """How far to draft now; ``fixed`` is a given length."""
-        price = self.price(predicted)
-        if fixed is not None:
-            return self._best([fixed], price)
         if self._choice is None or self._forwards >= self._choice_ends:
+            self._known.clear()
+            self._learn_bonus()
+            price = self.price(predicted)
             self._choice = self._best(range(self._longest + 1), price)
+            self._rate = self._rate_of(self._choice, price)
             self._choice_ends = self._forwards + min(_CHOICE_LASTS, 1 + self._forwards // 4)
-        return self._probed(self._choice, price)
+        self._is_free = fixed is None
+        if fixed is not None:
+            return self._best([fixed], self.price(predicted))
+        return self._probed(self._choice, self.price(predicted))
+
+    def to_compare(
+        self, confidences: Sequence[float], reach: Reach, predicted: Price
+    ) -> tuple[int, list[int]]:
+        """How many of the drafted tokens the next forward compares, and for which numbers of
+        agreeing ones it prepares.
+
+        A row is worth what it gives beyond what its time would give elsewhere, and so is being
+        prepared, which saves a forward that only drafts.
+        """
+        count = min(len(confidences), reach.length)
+        if not self._is_free or self._probe is not None:
+            return count, likeliest(self.acceptance.rates(count), reach.num_branches)
+        price, rows = self.price(predicted), self._masked_rows(reach.length)
+        chances = self.sureness.chances(confidences)
+        prepared_is_worth = max(0.0, self._rate * price(1, rows) - 1)
+        found = []
+        for compared, gain in enumerate(gains(chances)):
+            ranked = sorted(outcomes(chances[:compared]), reverse=True)
+            prepared = accumulate(ranked[:MOST_BRANCHES] if rows else [], initial=0.0)
+            for branches, chance in enumerate(prepared):
+                spent = self._rate * price(1 + compared, branches * rows)
+                found.append((gain - spent + chance * prepared_is_worth, -compared, -branches))
+        _, compared, branches = max(found)
+        return -compared, likeliest(chances[:-compared], -branches)
+
+    def _rate_of(self, reach: Reach, price: Price) -> float:
+        rates = self.acceptance.rates(reach.length)
+        rate = tokens_per_time(reach, rates, price, self._masked_rows)
+        return rate * self._bonus if reach.length else rate
 
     def _best(self, lengths: Sequence[int], price: Price) -> Reach:
-        return best(lengths, self.acceptance.rates(max(lengths)), price, self._masked_rows)
+        rates = self.acceptance.rates(max(lengths))
+        return best(lengths, rates, price, self._masked_rows, self._bonus)
+
+    def _learn_bonus(self) -> None:
+        """What the last choice gave beyond its expectation, since rows go to sure tokens only."""
+        if self._drafted_time > 0 and self._choice is not None and self._choice.length:
+            found = self._drafted / self._drafted_time / self._rate * self._bonus
+            self._bonus += (found - self._bonus) / 4
+        else:
+            self._bonus += (_BONUS_HOPED - self._bonus) * _HOPE_RETURNS
+        self._drafted = self._drafted_time = 0.0
 
     def hoped(self, price: Price) -> float:
         """Tokens per time, at best while little is known of the drafts."""
@@ -178,10 +242,10 @@ class Drafting:
             self._hoped_ends = self._forwards + 4
         return self._hoped
 
-    def compared(self, compared: int, agreed: int) -> None:
-        """A draft was verified so far."""
-        if compared:
-            self.acceptance.take(compared, agreed)
+    def compared(self, confidences: Sequence[float], agreed: int) -> None:
+        """Of a draft's first tokens, with these confidences, the first ``agreed`` were right."""
+        self.acceptance.take(len(confidences), agreed)
+        self.sureness.take(confidences, agreed)
 
     def took(self, plain: int, masked: int, tokens: int, measured: float, predicted: Price) -> None:
         """A forward of such rows gave so many tokens in so much time."""
@@ -194,6 +258,9 @@ class Drafting:
         self._forwards += 1
         self._seen[rows] = self._forwards
         self._total += measured
+        if self._probe is None and self._is_free:
+            self._drafted += tokens
+            self._drafted_time += measured
         if self._probe is not None:
             lost = measured - tokens * self.price(predicted)(1, 0)
             self._excess = max(0.0, self._excess + lost)

@@ -20,7 +20,7 @@ from edge import samplers
 from edge.answer import Answer
 from edge.canvas import RowStats
 from edge.commits import Commits
-from edge.drafting import LONGEST, Drafting, Price, Reach, likeliest
+from edge.drafting import LONGEST, Drafting, Price, Reach
 from edge.engine import Candidates, Engine
 from edge.in_order_pacing import InOrderPacer
 from edge.plan import Plan
@@ -118,8 +118,8 @@ class InOrder:
     def _step(self) -> Generator[Draft | Commit, None, bool]:
         """One forward and what it gives; false where it was stopped."""
         reach, due = self._reach()
-        drafted = self._to_verify(reach, due)
-        branches = self._branches(reach, len(drafted), due)
+        drafted, granted = self._to_verify(reach, due)
+        branches = self._branches(granted, due - 1 if due else reach.length)
         plain = self._length - self._trunk.num_stored + len(drafted)
         forward = partial(self._trunk.forward, self._length, drafted, branches)
         predicted, before = self._predicted(), self._clock()
@@ -142,14 +142,24 @@ class InOrder:
         """Commit what was verified and, where time asks for it, what was not."""
         wrong = np.flatnonzero(drafted != seen.own.tokens[: len(drafted)])
         agreed = int(wrong[0]) if len(wrong) else len(drafted)
-        self._drafting.compared(len(drafted), agreed)
         self._tally.verified(len(drafted), agreed)
         self._trunk.keep(self._length + agreed)
-        self._ahead = seen.ahead.get(agreed)
+        left = self._learn(seen.own, len(drafted), agreed)
+        self._ahead = seen.ahead.get(agreed, left)
         self._give(seen.own, agreed + 1)
         if self._pacer is not None:
             self._pacer.first_step_done()
         self._trust(due - agreed - 1)
+
+    def _learn(self, own: RowStats, compared: int, agreed: int) -> RowStats | None:
+        """Compare one more token than had a row; what is left of the draft, if all of it agree."""
+        if self._ahead is None:
+            return None
+        drafted, known = self._ahead, min(compared + 1, len(self._ahead.tokens))
+        same = agreed == compared < known and drafted.tokens[agreed] == own.tokens[agreed]
+        self._drafting.compared(drafted.confidence[:known].tolist(), agreed + bool(same))
+        rest = np.arange(agreed + 1, len(drafted.tokens))
+        return drafted.take(rest, drafted.positions[rest]) if same and len(rest) else None
 
     def _trust(self, count: int) -> None:
         """Commit the next drafted tokens without having compared them."""
@@ -208,19 +218,19 @@ class InOrder:
             reach = Reach()
         return reach, self._pacer.tokens_due(left, min(longest, LONGEST), price)
 
-    def _to_verify(self, reach: Reach, due: int) -> NDArray[np.int32]:
-        """The drafted tokens that the next forward compares."""
+    def _to_verify(self, reach: Reach, due: int) -> tuple[NDArray[np.int32], list[int]]:
+        """The drafted tokens that the next forward compares, and how many of them a branch each
+        takes for granted.
+        """
         if self._ahead is None or due:
-            return np.empty(0, np.int32)
+            return np.empty(0, np.int32), [0]
         room = len(self._canvas) - 1 - self._length
-        return self._ahead.tokens[: min(reach.length, room)]
+        sure = self._ahead.confidence[:room].tolist()
+        count, granted = self._drafting.to_compare(sure, reach, self._predicted())
+        return self._ahead.tokens[:count], granted if count else [0]
 
-    def _branches(self, reach: Reach, drafted: int, due: int) -> list[tuple[int, int]]:
+    def _branches(self, granted: list[int], length: int) -> list[tuple[int, int]]:
         """(drafted tokens taken for granted, tokens to draft behind) of the next forward."""
-        length = due - 1 if due else reach.length
-        granted = [0]
-        if drafted:
-            granted = likeliest(self._drafting.acceptance.rates(drafted), reach.num_branches)
         room = len(self._canvas) - 1 - self._length
         shapes = [(taken, min(length, room - taken)) for taken in granted]
         return [(taken, count) for taken, count in shapes if count > 0]

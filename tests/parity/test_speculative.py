@@ -68,7 +68,13 @@ def any_reach(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
         def reach(*_: Any, **__: Any) -> Reach:
             return Reach(int(random.integers(0, 8)), int(random.integers(0, MOST_BRANCHES + 1)))
 
+        def to_compare(_: Drafting, sure: list[float], *__: Any) -> tuple[int, list[int]]:
+            count = int(random.integers(0, len(sure) + 1))
+            some = random.permutation(count + 1)[: random.integers(0, MOST_BRANCHES + 1)]
+            return count, sorted(some.tolist())
+
         monkeypatch.setattr(Drafting, "reach", reach)
+        monkeypatch.setattr(Drafting, "to_compare", to_compare)
 
     return draw
 

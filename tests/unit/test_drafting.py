@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edge.draft_checks import Sureness, gains
 from edge.drafting import (
     MOST_BRANCHES,
     Acceptance,
@@ -111,6 +112,53 @@ def test_rates_follow_what_happens() -> None:
     acceptance.take(9, 9)
 
 
+def sloped(plain: int, masked: int) -> float:
+    return 1 + 0.2 * (plain + masked - 1)
+
+
+def told(informed: bool, tokens: int = 3000) -> float:
+    """Time per token where half of all drafted tokens are nearly always right, half never, and
+    their confidences say which, or nothing.
+    """
+    random, drafting = np.random.default_rng(0), Drafting(7, shifted)
+    given, spent, ahead = 0, 0.0, np.empty(0)
+    while given < tokens:
+        reach = drafting.reach(sloped)
+        sure = [float(x) if informed else 0.5 for x in ahead]
+        count, granted = drafting.to_compare(sure, reach, sloped) if sure else (0, [0])
+        granted = granted if count else [0]
+        right = random.random(len(ahead)) < ahead
+        agreed, known = 0, min(count + 1, len(ahead))
+        while agreed < known and right[agreed]:
+            agreed += 1
+        if sure:
+            drafting.compared(sure[:known], agreed)
+        left = ahead[count + 1 :] if agreed > count else ahead[:0]
+        agreed = min(agreed, count)
+        masked = len(granted) * reach.length
+        drafting.took(1 + count, masked, agreed + 1, sloped(1 + count, masked), sloped)
+        given, spent = given + agreed + 1, spent + sloped(1 + count, masked)
+        fresh = np.where(random.random(reach.length) < 0.5, 0.95, 0.01)
+        ahead = fresh if agreed in granted else left
+    return spent / given
+
+
+def test_rows_go_to_tokens_that_are_sure() -> None:
+    assert told(informed=True) < 0.95 * told(informed=False) < 1
+
+
+def test_chances_are_what_happened_to_such_confidences() -> None:
+    sureness = Sureness()
+    assert sureness.chances([0.0, 0.3, 1.0]) == pytest.approx([0.0, 0.3, 1.0])
+    for _ in range(300):
+        sureness.take([0.9, 0.1, 0.9], 1)
+    high, low = sureness.chances([0.9, 0.1])
+    assert high > 0.95
+    assert low < 0.05
+    assert gains([0.5, 0.5]) == pytest.approx([0, 0.5, 0.75])
+    assert gains([]) == [0]
+
+
 def run(
     agreement: Callable[[np.random.Generator], bool],
     price: Price,
@@ -118,6 +166,7 @@ def run(
     tokens: int,
     noise: float = 0.0,
     longest: int = 7,
+    said: float = 0.5,
 ) -> float:
     """Time per token of the adaptive loop, in forwards of one row."""
     random = np.random.default_rng(0)
@@ -125,20 +174,21 @@ def run(
     given, spent, drafted, granted = 0, 0.0, 0, [0]
     while given < tokens:
         reach = drafting.reach(predicted)
-        verified = min(drafted, reach.length)
-        granted = [0]
-        if verified:
-            values = drafting.acceptance.rates(verified)
-            granted = likeliest(values, reach.num_branches)
+        sure = [said] * drafted
+        verified, granted = drafting.to_compare(sure, reach, predicted) if sure else (0, [0])
+        granted = granted if verified else [0]
         plain, masked = 1 + verified, len(granted) * reach.length
-        agreed = 0
-        while agreed < verified and agreement(random):
+        agreed, known = 0, min(verified + 1, drafted)
+        while agreed < known and agreement(random):
             agreed += 1
         time = price(plain, masked) * float(np.exp(noise * random.normal()))
-        drafting.compared(verified, agreed)
+        if drafted:
+            drafting.compared(sure[:known], agreed)
+        left = drafted - verified - 1 if agreed > verified else 0
+        agreed = min(agreed, verified)
         drafting.took(plain, masked, agreed + 1, time, predicted)
         given, spent = given + agreed + 1, spent + time
-        drafted = reach.length if agreed in granted else 0
+        drafted = reach.length if agreed in granted else max(0, left)
     return spent / given / price(1, 0)
 
 
@@ -162,7 +212,7 @@ def test_good_drafts_pay_whatever_was_predicted(price: str, bound: float, predic
 def test_a_given_length_is_kept() -> None:
     drafting = Drafting(7, shifted)
     for _ in range(50):
-        drafting.compared(7, 0)
+        drafting.compared([0.5] * 7, 0)
         reach = drafting.reach(linear, fixed=7)
         assert reach.length == 7
         assert reach.num_branches <= MOST_BRANCHES
