@@ -179,7 +179,7 @@ class Drafting:
     def reach(self, predicted: Price, fixed: int | None = None) -> Reach:
         """How far to draft now; ``fixed`` is a given length."""
         if self._choice is None or self._forwards >= self._choice_ends:
-            self._known.clear()
+            self._known = {}  # others may be using the last
             self._learn_bonus()
             price = self.price(predicted)
             self._choice = self._best(range(self._longest + 1), price)
@@ -271,17 +271,23 @@ class Drafting:
         if self._probe_left > 0 and self._probe is not None:
             return self._probe
         allowed = _PROBES_MAY_COST * self._total + _PROBES_START_WITH * price(1, 0)
-        stale = [reach for reach in self._shapes() if self._is_stale(reach)]
-        self._probe = stale[0] if stale and self._excess <= allowed else None
+        cheap = (
+            each for each in self._shapes() if self._excess + self._loss(each, price) <= allowed
+        )
+        self._probe = next(filter(self._is_stale, cheap), None)
         self._probe_left = _PROBE_LASTS
         return self._probe or chosen
 
     def _shapes(self) -> list[Reach]:
         return [Reach(length, num) for length, num in _PROBES if length <= self._longest]
 
+    def _loss(self, reach: Reach, price: Price) -> float:
+        """What trying a shape is expected to lose, since some of it will agree."""
+        masked = reach.num_branches * self._masked_rows(reach.length)
+        return _PROBE_LASTS / 2 * (price(1 + reach.length, masked) - price(1, 0))
+
     def _is_stale(self, reach: Reach) -> bool:
-        plain = 1 + reach.length
-        rows = plain + reach.num_branches * self._masked_rows(reach.length)
+        rows = 1 + reach.length + reach.num_branches * self._masked_rows(reach.length)
         return self._forwards - self._seen.get(rows, -_PROBE_EVERY) >= _PROBE_EVERY
 
     def _factor(self, rows: int) -> float:

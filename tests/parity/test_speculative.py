@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -210,6 +211,21 @@ def test_a_causal_model_without_an_adapter(
             any_reach(seed)
             found = model.generate_ids(prompt, sampler="speculative", **options)
             assert found.ids == wanted.ids
+
+
+def test_several_threads_share_a_model(models: Any) -> None:
+    model, texts = models("q8_0", 1), {}
+    wanted = model.generate_ids([3], sampler="autoregressive", max_tokens=50, eos="forbid").ids
+
+    def ask(number: int) -> None:
+        texts[number] = model.generate_ids([3], max_tokens=50, eos="forbid").ids
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert texts == dict.fromkeys(range(4), wanted)
 
 
 def test_events(models: Any) -> None:
