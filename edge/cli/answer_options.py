@@ -59,7 +59,12 @@ _HOW_TO_REFINE = (
         type=click.Choice(["confidence", "margin", "entropy", "random"]),
         help="What makes a position sure.",
     ),
-    click.option("--block-length", type=COUNT, metavar="N", help="Tokens decoded together."),
+    click.option(
+        "--block-length",
+        type=COUNT,
+        metavar="N",
+        help="Tokens decoded together; of speculative, always N - 1 drafted.",
+    ),
     click.option(
         "--temperature",
         type=float,

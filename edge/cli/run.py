@@ -50,12 +50,17 @@ def command(prompt: str | None, model: str | None, raw: bool, **options: Any) ->
     and all denoising steps, not loading. --steps is then an upper bound. 'edge
     calibrate' measures this device beforehand; otherwise the first answers do.
 
+    A model that reads causally may draft its own next tokens (--sampler speculative):
+    the text is that of --sampler autoregressive, in fewer forwards. A budget too short
+    for that takes drafts unverified; --stats and --json count them.
+
     \b
     Examples:
       edge run 53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79
       edge run --steps 8 --stats - < puzzle.txt
       edge run --budget 20ms --stats - < puzzle.txt
       edge run -m model.gguf --tokens 64 --seed 1 --temperature 0.7 "Write a haiku"
+      edge run -m drafter.gguf --block-length 8 --stats "What is a whale?"
       edge run -m model.gguf --raw --json "Once upon a time" > answer.json
     """
     text, asked = read_prompt(prompt), Asked.of(options)
