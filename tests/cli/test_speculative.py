@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from gated_model import MASK, Gated
 
+import edge as library
 from convert.cli import run as edge_convert
 
 Edge = Callable[..., Any]
@@ -55,6 +56,33 @@ def test_what_is_told_on_stderr(edge: Edge) -> None:
     shown = edge("show", "-m", "model.gguf")
     assert "32, of the adapter of mask tokens" in shown.out
     assert json.loads(edge("show", "-m", "model.gguf", "--json").out)["gate_rank"] == 32
+
+
+@pytest.mark.parametrize("sampler", ["speculative", "autoregressive"])
+def test_a_conversation_stores_only_what_is_new(model: Path, sampler: str) -> None:
+    options = {"sampler": sampler, "max_tokens": 12, "eos": "forbid"}
+    with library.load(model, threads=1) as loaded:
+        talk = loaded.conversation(**options)
+        first, second = talk.say("ab ab"), talk.say("ba")
+        assert first.stats.reused_tokens == 0
+        assert second.stats.reused_tokens > 10
+        said = [{"role": "user", "content": "ab ab"}]
+        assert loaded.chat(said, **options).ids == first.ids
+        said += [{"role": "assistant", "content": first.text or ""}]
+        said += [{"role": "user", "content": "ba"}]
+        assert loaded.chat(said, **options).ids == second.ids
+        assert loaded.chat(said, **options, budget_ms=60_000).ids == second.ids
+
+
+def test_holes_are_filled_by_the_loop_of_all_others(model: Path) -> None:
+    with library.load(model, threads=1) as loaded:
+        filled = loaded.fill(["ab ", library.Hole(3)])
+        assert filled.stats.steps == 3
+        assert len(filled.holes) == 1
+        chosen = loaded.fill(["ab ", library.Hole(3), "b"], choices=["ab", "ba"])
+        assert chosen.holes[0].text in ("ab", "ba")
+        with pytest.raises(library.RequestError, match="fills no holes"):
+            loaded.fill(["ab ", library.Hole(3)], sampler="speculative")
 
 
 def test_a_budget(edge: Edge) -> None:
