@@ -130,6 +130,10 @@ class DenoiserShape:
         qkv_bias: bool = False,
         qk_norm: bool = False,
         gate_rank: int = 0,
+        rope_frequencies: Sequence[float] = (),
+        rope_magnitude: float = 1.0,
+        query_scale: float = 0.0,
+        query_scale_length: int = 1,
     ) -> None: ...
 
 class Denoiser:

@@ -15,6 +15,7 @@ from typing import Any
 from edge.errors import ModelFileError, UnsupportedModelError
 from edge.formats import keys
 from edge.formats.gguf_file import Header
+from edge.positions import QueryScale, Yarn, read_query_scale, read_yarn
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,8 @@ class DenoiserConfig(DenoiserSizes):
     qkv_bias: bool
     qk_norm: bool
     gate_rank: int = 0
+    yarn: Yarn | None = None
+    query_scale: QueryScale | None = None
 
 
 @dataclass(frozen=True)
@@ -268,9 +271,7 @@ def _read_denoiser(reader: _Keys) -> DenoiserConfig:
     for key in (keys.VALUE_DIM, keys.ROPE_DIMS):
         if reader.integer(key, default=head_dim) != head_dim:
             raise reader.unsupported(key, reader.integer(key), f"only the head's {head_dim}")
-    if reader.text(keys.ROPE_SCALING, default="none") != "none":
-        scaling = reader.text(keys.ROPE_SCALING)
-        raise reader.unsupported(keys.ROPE_SCALING, scaling, "positions that are not scaled")
+    rope_theta = reader.positive(keys.ROPE_THETA, default=10000.0)
     return DenoiserConfig(
         architecture=reader.architecture,
         hidden_size=hidden_size,
@@ -282,11 +283,13 @@ def _read_denoiser(reader: _Keys) -> DenoiserConfig:
         vocab_size=reader.integer(keys.VOCAB_SIZE, default=reader.embedding_rows()),
         context_length=reader.integer(keys.CONTEXT_LENGTH),
         rms_norm_eps=reader.positive(keys.RMS_NORM_EPS, high=1.0),
-        rope_theta=reader.positive(keys.ROPE_THETA, default=10000.0),
+        rope_theta=rope_theta,
         rope_pairs=reader.family.rope_pairs,
         qkv_bias=reader.family.qkv_bias,
         qk_norm=reader.family.qk_norm,
         gate_rank=reader.integer(keys.GATE_RANK, default=0, low=0),
+        yarn=read_yarn(reader, rope_theta),
+        query_scale=read_query_scale(reader),
     )
 
 

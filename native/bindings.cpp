@@ -342,7 +342,9 @@ void register_denoiser(py::module_& m) {
              py::arg("num_heads"), py::arg("num_kv_heads"), py::arg("head_dim"),
              py::arg("feed_forward_size"), py::arg("vocab_size"), py::arg("context_length"),
              py::arg("rms_norm_eps"), py::arg("rope_theta"), py::arg("rope_pairs"),
-             py::arg("qkv_bias") = false, py::arg("qk_norm") = false, py::arg("gate_rank") = 0);
+             py::arg("qkv_bias") = false, py::arg("qk_norm") = false, py::arg("gate_rank") = 0,
+             py::arg("rope_frequencies") = std::vector<double>(), py::arg("rope_magnitude") = 1.0,
+             py::arg("query_scale") = 0.0, py::arg("query_scale_length") = 1);
     py::class_<Denoiser>(m, "Denoiser")
         .def(py::init(&make_denoiser), py::arg("file"), py::arg("shape"), py::arg("threads"),
              py::arg("activations") = "int8", py::arg("kv") = "auto", py::arg("isa") = "",

@@ -37,7 +37,11 @@ Denoiser::Denoiser(std::shared_ptr<const ModelFile> file, const DenoiserShape& s
       num_threads_(options.num_threads),
       pool_owner_(::getpid()),
       pool_(std::make_unique<ThreadPool>(options.num_threads)),
-      rope_(shape.rope_pairs, shape.attention.head_dim, shape.rope_theta) {
+      rope_(shape.rope_pairs,
+            shape.rope_frequencies.empty()
+                ? plain_frequencies(shape.attention.head_dim, shape.rope_theta)
+                : shape.rope_frequencies,
+            shape.rope_magnitude) {
     TensorSource source(*file_);
     embedding_ = &source.take("token_embd.weight", {shape.vocab_size, shape.hidden_size});
     if (source.has("position_embd.weight"))
@@ -303,6 +307,8 @@ void Denoiser::finish_row(const Layer& layer, int64_t index, int64_t row, int64_
     finish(layer.key.bias, layer.key_norm, key, a.num_kv_heads);
     finish(layer.value.bias, {}, shadow_values(index, row), a.num_kv_heads);
     rope_.rotate(query, a.num_heads, a.head_dim, position);
+    if (const float scale = shape_.query_scale.at(position); scale != 1.0f)
+        for (int64_t i = 0; i < shape_.query_width(); ++i) query[i] *= scale;
     rope_.rotate(key, a.num_kv_heads, a.head_dim, position);
 }
 

@@ -57,7 +57,8 @@ DenoiserShape make_shape(int64_t hidden_size, int64_t num_layers, int64_t num_he
                          int64_t num_kv_heads, int64_t head_dim, int64_t feed_forward_size,
                          int64_t vocab_size, int64_t context_length, float rms_norm_eps,
                          double rope_theta, const std::string& rope_pairs, bool qkv_bias,
-                         bool qk_norm, int64_t gate_rank) {
+                         bool qk_norm, int64_t gate_rank, std::vector<double> rope_frequencies,
+                         double rope_magnitude, double query_scale, int64_t query_scale_length) {
     for (const int64_t size : {hidden_size, num_layers, num_heads, num_kv_heads, head_dim,
                                feed_forward_size, vocab_size, context_length})
         if (size < 1 || size > int64_t{1} << 28)
@@ -69,10 +70,26 @@ DenoiserShape make_shape(int64_t hidden_size, int64_t num_layers, int64_t num_he
     if (head_dim % 2 != 0) throw std::invalid_argument("head_dim must be even");
     if (!(rms_norm_eps > 0.0f) || !(rope_theta > 0.0) || !std::isfinite(rope_theta))
         throw std::invalid_argument("rms_norm_eps and rope_theta must be positive");
-    return {hidden_size,       num_layers, {num_heads, num_kv_heads, head_dim},
-            feed_forward_size, vocab_size, context_length,
-            rms_norm_eps,      rope_theta, make_pairs(rope_pairs),
-            qkv_bias,          qk_norm,    gate_rank};
+    const auto pairs = static_cast<int64_t>(rope_frequencies.size());
+    if (pairs != 0 && pairs != head_dim / 2)
+        throw std::invalid_argument("rope_frequencies are not one for each pair of a head");
+    if (!(rope_magnitude > 0.0) || !(query_scale >= 0.0) || query_scale_length < 1)
+        throw std::invalid_argument("rope_magnitude, query_scale or its length cannot be");
+    return {hidden_size,
+            num_layers,
+            {num_heads, num_kv_heads, head_dim},
+            feed_forward_size,
+            vocab_size,
+            context_length,
+            rms_norm_eps,
+            rope_theta,
+            make_pairs(rope_pairs),
+            qkv_bias,
+            qk_norm,
+            gate_rank,
+            std::move(rope_frequencies),
+            rope_magnitude,
+            {query_scale, query_scale_length}};
 }
 
 }  // namespace edge

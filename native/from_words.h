@@ -23,6 +23,7 @@ DenoiserShape make_shape(int64_t hidden_size, int64_t num_layers, int64_t num_he
                          int64_t num_kv_heads, int64_t head_dim, int64_t feed_forward_size,
                          int64_t vocab_size, int64_t context_length, float rms_norm_eps,
                          double rope_theta, const std::string& rope_pairs, bool qkv_bias,
-                         bool qk_norm, int64_t gate_rank);
+                         bool qk_norm, int64_t gate_rank, std::vector<double> rope_frequencies,
+                         double rope_magnitude, double query_scale, int64_t query_scale_length);
 
 }  // namespace edge

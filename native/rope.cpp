@@ -4,22 +4,33 @@
 
 namespace edge {
 
+float QueryScale::at(int64_t position) const {
+    const double steps = static_cast<double>(position / length);
+    return static_cast<float>(1.0 + beta * std::log1p(steps));
+}
+
+std::vector<double> plain_frequencies(int64_t rotary_dims, double theta) {
+    std::vector<double> found;
+    for (int64_t i = 0; i < rotary_dims / 2; ++i) {
+        const double exponent = -2.0 * static_cast<double>(i) / static_cast<double>(rotary_dims);
+        found.push_back(std::pow(theta, exponent));
+    }
+    return found;
+}
+
 void Rope::extend(int64_t end) {
-    const int64_t pairs = rotary_dims_ / 2;
-    for (int64_t position = static_cast<int64_t>(cosines_.size()) / pairs; position < end;
+    for (int64_t position = static_cast<int64_t>(cosines_.size()) / num_pairs(); position < end;
          ++position) {
-        for (int64_t i = 0; i < pairs; ++i) {
-            const double exponent =
-                -2.0 * static_cast<double>(i) / static_cast<double>(rotary_dims_);
-            const double angle = static_cast<double>(position) * std::pow(theta_, exponent);
-            cosines_.push_back(static_cast<float>(std::cos(angle)));
-            sines_.push_back(static_cast<float>(std::sin(angle)));
+        for (const double frequency : frequencies_) {
+            const double angle = static_cast<double>(position) * frequency;
+            cosines_.push_back(static_cast<float>(magnitude_ * std::cos(angle)));
+            sines_.push_back(static_cast<float>(magnitude_ * std::sin(angle)));
         }
     }
 }
 
 void Rope::rotate(float* heads, int64_t num_heads, int64_t head_dim, int64_t position) const {
-    const int64_t pairs = rotary_dims_ / 2;
+    const int64_t pairs = num_pairs();
     const float* cosine = cosines_.data() + position * pairs;
     const float* sine = sines_.data() + position * pairs;
     const int64_t step = pairs_ == RopePairs::adjacent ? 2 : 1;

@@ -2,16 +2,27 @@
 #pragma once
 
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 namespace edge {
 
 enum class RopePairs { halves, adjacent };
 
+// Queries from position `length` on are multiplied by 1 + beta * ln(1 + position / length).
+struct QueryScale {
+    double beta = 0.0;
+    int64_t length = 1;
+    float at(int64_t position) const;
+};
+
+std::vector<double> plain_frequencies(int64_t rotary_dims, double theta);
+
 class Rope {
 public:
-    Rope(RopePairs pairs, int64_t rotary_dims, double theta)
-        : pairs_(pairs), rotary_dims_(rotary_dims), theta_(theta) {}
+    // `frequencies` in radians per position, one per pair; `magnitude` multiplies what is rotated.
+    Rope(RopePairs pairs, std::vector<double> frequencies, double magnitude)
+        : pairs_(pairs), frequencies_(std::move(frequencies)), magnitude_(magnitude) {}
 
     // Make the table cover positions below `end`.
     void extend(int64_t end);
@@ -20,10 +31,12 @@ public:
     void rotate(float* heads, int64_t num_heads, int64_t head_dim, int64_t position) const;
 
 private:
+    int64_t num_pairs() const { return static_cast<int64_t>(frequencies_.size()); }
+
     RopePairs pairs_;
-    int64_t rotary_dims_;
-    double theta_;
-    std::vector<float> cosines_;  // [positions][rotary_dims / 2]
+    std::vector<double> frequencies_;
+    double magnitude_;
+    std::vector<float> cosines_;  // [positions][pairs]
     std::vector<float> sines_;
 };
 

@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[1]
 LADDER = (
     {"errors", "_native", "budget", "machine", "draft_checks"},
     {"formats", "exit_codes", "canvas", "result", "cache_folder", "holes"},
+    {"positions"},
     {
         "config",
         "tasks",
@@ -56,7 +57,14 @@ ONLY = {
     "errors": set[str](),
     "budget": set[str](),
 }
-CONVERT_MAY = {"edge.formats", "edge.errors", "edge._native", "edge.exit_codes", "edge.machine"}
+CONVERT_MAY = {
+    "edge.formats",
+    "edge.errors",
+    "edge._native",
+    "edge.exit_codes",
+    "edge.machine",
+    "edge.positions",
+}
 RUN_MODELS = {"verify.py", "compare.py", "canvases.py"}  # of convert: these may use all of edge
 READS_SETTINGS = {"model_file.py"}  # of convert: may use edge.config
 NEVER = {"convert", "torch", "transformers", "optimum", "onnx"}

@@ -25,6 +25,9 @@ FAMILIES: dict[str, Callable[[Checkpoint, Choices], Spec]] = {
     "Fast_dLLM_QwenForCausalLM": _FAST_DLLM.build,
     "LLaDAModelLM": llada.build,
     "LlamaForCausalLM": replace(_LLAMA, autoregressive=True).build,
+    "NemotronLabsDiffusionModel": replace(
+        _LLAMA, loop=loops.nemotron, root="encoder", head="diffusion_head"
+    ).build,
     "Qwen2ForCausalLM": replace(_QWEN2, autoregressive=True).build,
     "Qwen3ForCausalLM": replace(_QWEN3, autoregressive=True).build,
     "SDARForCausalLM": replace(_QWEN3, loop=loops.sdar).build,

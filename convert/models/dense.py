@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from convert.checkpoint import Checkpoint
 from convert.json_file import shown
 from convert.metadata import Entry
-from convert.models import loops
+from convert.models import loops, positions
 from convert.models import shape as sizes
 from convert.models.base import Choices, ConfigReader, Role, Spec, TensorSpec, folded
 from convert.models.diffusion import DiffusionReader
@@ -25,6 +25,7 @@ from edge.formats import keys
 
 _EMBEDDING = "model.embed_tokens.weight"
 _HEAD = "lm_head.weight"
+_DRAFTING_ADAPTER = ".linear_spec_lora"
 _LONGEST_KEY = "max_position_embeddings"
 _UNSUPPORTED_SUFFIXES = (
     ".self_attn.o_proj.bias",
@@ -47,6 +48,7 @@ class Family:
 
     `public_name` is the architecture under which stock llama.cpp runs it too, where it can.
     An `autoregressive` class is refused unless something says that the model is a denoiser.
+    `root` and `head` are what its checkpoints call the network below the head, and the head.
     `note` may have something to tell the user.
     """
 
@@ -56,6 +58,8 @@ class Family:
     qk_norm: bool = False
     public_name: str = ""
     autoregressive: bool = False
+    root: str = "model"
+    head: str = "lm_head"
     note: Callable[[ConfigReader, Choices], str] | None = None
 
     def build(self, checkpoint: Checkpoint, choices: Choices) -> Spec:
@@ -71,7 +75,8 @@ class Family:
         if gate is not None and choices.mask_token_id is None:
             choices = replace(choices, mask_token_id=gate.mask_token_id)
         _refuse_unsupported(config)
-        shape = _read_shape(config)
+        embedding, head = self._named(_EMBEDDING), self._named(_HEAD)
+        shape = _read_shape(config, embedding)
         tokens = read_special_tokens(config, choices, shape.num_rows)
         diffusion = DiffusionReader(
             config,
@@ -84,23 +89,33 @@ class Family:
             supported=_NOISE | _CAUSAL if gate else _NOISE,
         ).entries()
         architecture = self._name(shape, diffusion)
-        tied = sizes.head_is_embedding(config, "tie_word_embeddings", _HEAD, _EMBEDDING)
+        tied = sizes.head_is_embedding(config, "tie_word_embeddings", head, embedding)
         qkv_bias = self.qkv_bias or config.flag("attention_bias", False)
         notes = [self.note(config, choices) if self.note else "", gate.note if gate else ""]
-        plain = tuple(tensors_of(shape, qkv_bias, self.qk_norm, has_head=not tied))
+        adapter = _drafting_adapter(checkpoint)
+        notes += [f"left out: {len(adapter)} tensors of an adapter for drafts"] if adapter else []
+        standard = tensors_of(shape, qkv_bias, self.qk_norm, has_head=not tied)
+        plain = tuple(replace(each, source=self._named(each.source)) for each in standard)
         return Spec(
             architecture=architecture,
             num_rows=shape.num_rows,
             tensors=(*plain, *gate_tensors(gate, plain)),
             entries=(
                 *shape.entries(architecture),
+                *positions.entries(config, architecture, shape.context_length),
                 *diffusion.values(),
                 *tokens.entries(),
                 *gate_entries(gate),
             ),
-            dropped=frozenset({_HEAD} if tied else ()),
+            dropped=frozenset({head} if tied else ()) | adapter,
             notes=tuple(filter(None, notes)),
         )
+
+    def _named(self, standard: str) -> str:
+        """What its checkpoints call a tensor with such a name in Llama's."""
+        if standard == _HEAD:
+            return f"{self.head}.weight"
+        return standard.replace("model.", f"{self.root}.", 1)
 
     def _name(self, shape: DenseShape, diffusion: dict[str, Entry]) -> str:
         """llama.cpp derives the head's size and sees a whole canvas behind a prompt."""
@@ -117,7 +132,7 @@ def _refuse_unsupported(config: ConfigReader) -> None:
         raise config.fault("hidden_act", shown("silu"))
     config.require({"hidden_act": "silu"})
     config.require({k: v for k, v in _MAY_ONLY_BE.items() if config.get(k) is not None})
-    faults = (*_rope_faults(config), *_window_faults(config), *_bias_faults(config))
+    faults = (*positions.faults(config), *_window_faults(config), *_bias_faults(config))
     if faults:
         path = config.checkpoint.config_path
         raise UnsupportedModelError(", ".join(faults), path=path, hint=_CANNOT)
@@ -128,18 +143,6 @@ def _bias_faults(config: ConfigReader) -> Iterator[str]:
     biases = folded(name for name in tensors if name.endswith(_UNSUPPORTED_SUFFIXES))
     if biases:
         yield f"{biases[0][:200]} is there (only biases of q, k and v are supported)"
-
-
-def _rope_faults(config: ConfigReader) -> Iterator[str]:
-    for section in ("rope_scaling", "rope_parameters"):
-        rope = config.within(section)
-        kind = rope.get("type") if rope.get("rope_type") is None else rope.get("rope_type")
-        if kind not in (None, "default"):
-            yield f'{section} is {shown(config.get(section))} (null or "default" is supported)'
-    for rope in (config, config.within("rope_parameters")):
-        part = rope.get("partial_rotary_factor")
-        if part not in (None, 1):
-            yield f"partial_rotary_factor is {shown(part)} (1 is supported)"
 
 
 def _window_faults(config: ConfigReader) -> Iterator[str]:
@@ -154,11 +157,16 @@ def _window_faults(config: ConfigReader) -> Iterator[str]:
         yield f'layer_types has {shown(others[0])} ("full_attention" is supported)'
 
 
-def _read_shape(config: ConfigReader) -> DenseShape:
+def _drafting_adapter(checkpoint: Checkpoint) -> frozenset[str]:
+    """Of Nemotron-Labs-Diffusion: it changes drafts only, never what is verified."""
+    return frozenset(name for name in checkpoint.tensors if _DRAFTING_ADAPTER in name)
+
+
+def _read_shape(config: ConfigReader, embedding: str) -> DenseShape:
     hidden_size = config.count("hidden_size", sizes.WIDEST)
     num_heads = config.count("num_attention_heads", sizes.MOST_HEADS)
     promised = config.count("vocab_size", sizes.MOST_ROWS)
-    num_rows = sizes.read_num_rows(config, _EMBEDDING, promised)
+    num_rows = sizes.read_num_rows(config, embedding, promised)
     return DenseShape(
         hidden_size=hidden_size,
         num_heads=num_heads,

@@ -61,6 +61,18 @@ def fast_dllm_v2(config: ConfigReader, choices: Choices, longest: int) -> dict[s
     }
 
 
+def nemotron(config: ConfigReader, choices: Choices, longest: int) -> dict[str, object]:
+    """Blocks behind a causal context, whose last row gives a block's first token."""
+    del choices
+    return {
+        keys.ATTENTION: "causal_context",
+        keys.BLOCK_LENGTH: config.count("block_size", longest, min(_BLOCK_LENGTH, longest)),
+        keys.BLOCK_ALIGN: "prompt_end",
+        keys.SAMPLER: "low_confidence_dynamic",
+        keys.THRESHOLD: _THRESHOLD,
+    }
+
+
 def as_told(config: ConfigReader, choices: Choices, longest: int) -> dict[str, object]:
     """For classes of autoregressive models: config.json and the caller say the rest."""
     del config, choices, longest

@@ -21,6 +21,13 @@ CAUSAL = "{arch}.attention.causal"
 RMS_NORM_EPS = "{arch}.attention.layer_norm_rms_epsilon"
 ROPE_THETA = "{arch}.rope.freq_base"
 ROPE_SCALING = "{arch}.rope.scaling.type"
+ROPE_FACTOR = "{arch}.rope.scaling.factor"
+ROPE_MAGNITUDE = "{arch}.rope.scaling.attn_factor"  # times what YaRN has of itself
+ROPE_ORIGINAL_LENGTH = "{arch}.rope.scaling.original_context_length"
+YARN_BETA_FAST = "{arch}.rope.scaling.yarn_beta_fast"
+YARN_BETA_SLOW = "{arch}.rope.scaling.yarn_beta_slow"
+QUERY_SCALE = "{arch}.attention.temperature_scale"
+QUERY_SCALE_LENGTH = "{arch}.attention.temperature_length"
 ROPE_DIMS = "{arch}.rope.dimension_count"
 VOCAB_SIZE = "{arch}.vocab_size"
 

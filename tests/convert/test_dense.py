@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import edge
 from convert import convert as run
 from convert.checkpoint import open_checkpoint
 from convert.metadata import SETTINGS
@@ -218,7 +219,8 @@ def test_ids_beyond_the_config_or_the_tokenizer_are_padding(
 
 UNSUPPORTED = [
     ("hidden_act", "gelu", "hidden_act"),
-    ("rope_scaling", {"rope_type": "yarn", "factor": 4.0}, "rope_scaling"),
+    ("rope_scaling", {"rope_type": "dynamic", "factor": 4.0}, "rope_scaling"),
+    ("rope_scaling", {"rope_type": "yarn", "truncate": False}, "truncate of rope_scaling"),
     ("rope_scaling", {"type": "linear", "factor": 2.0}, "rope_scaling"),
     ("rope_parameters", {"rope_type": "llama3", "rope_theta": 1e4}, "rope_parameters"),
     ("rope_parameters", {"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
@@ -237,6 +239,51 @@ def test_what_the_runtime_does_not_do_is_refused_by_name(
 ) -> None:
     source = dense(**{key: value}).write()
     with pytest.raises(UnsupportedModelError, match=named):
+        spec_of(source)
+
+
+@pytest.mark.parametrize(
+    ("rope", "factor", "original", "magnitude"),
+    [
+        ({"factor": 4.0, "original_max_position_embeddings": 12}, 4.0, 12, 1.1386),
+        ({"original_max_position_embeddings": 24}, 2.0, 24, 1.0693),
+        ({"factor": 4.0}, 4.0, 48, 1.1386),
+        ({"factor": 4.0, "attention_factor": 1.5}, 4.0, 48, 1.5),
+        ({"factor": 4.0, "mscale": 1.0, "mscale_all_dim": 1.0}, 4.0, 48, 1.0),
+        ({"factor": 4.0, "mscale": 1.0, "mscale_all_dim": 0}, 4.0, 48, 1.1386),
+    ],
+)
+@pytest.mark.parametrize("section", ["rope_scaling", "rope_parameters"])
+def test_yarn_reaches_the_runtime(
+    dense: Make,
+    tmp_path: Path,
+    section: str,
+    rope: dict[str, Any],
+    factor: float,
+    original: int,
+    magnitude: float,
+) -> None:
+    source = dense(**{section: {"rope_type": "yarn", **rope}}).write()
+    run(source, tmp_path / "out.gguf")
+    yarn = edge.inspect(tmp_path / "out.gguf").config.denoiser.yarn
+    assert yarn is not None
+    assert (yarn.factor, yarn.original_length) == (factor, original)
+    assert (yarn.beta_fast, yarn.beta_slow) == (32.0, 1.0)
+    assert yarn.magnitude == pytest.approx(magnitude, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("rope", "named"),
+    [
+        ({"factor": 0.5}, "rope_scaling.factor is 0.5"),
+        ({"factor": "four"}, 'rope_scaling.factor is "four"'),
+        ({"original_max_position_embeddings": 0}, "original_max_position_embeddings is 0"),
+        ({"beta_fast": -1}, "rope_scaling.beta_fast is -1"),
+    ],
+)
+def test_impossible_yarn(dense: Make, rope: dict[str, Any], named: str) -> None:
+    source = dense(rope_scaling={"rope_type": "yarn", **rope}).write()
+    with pytest.raises(ModelFileError, match=named):
         spec_of(source)
 
 

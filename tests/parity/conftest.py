@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from edge import _native
+from edge.backends.native import native_shape
 from edge.config import read_config
 from edge.formats.gguf_file import read_header
 
@@ -213,10 +214,8 @@ def denoiser() -> Callable[..., _native.Denoiser]:
     """``denoiser(path, threads=2, activations="f32", isa="avx2")``: the engine, nothing else."""
 
     def make(path: Path, **options: Any) -> _native.Denoiser:
-        sizes = asdict(read_config(read_header(path)).denoiser)
-        del sizes["architecture"]
+        shape = native_shape(read_config(read_header(path)).denoiser)
         options = {"threads": 1, **options}
-        shape = _native.DenoiserShape(**sizes)
         return _native.Denoiser(_native.ModelFile(str(path)), shape, **options)
 
     return make

@@ -143,6 +143,10 @@ def test_number_of_threads(
         ({"rms_norm_eps": 0.0}, "rms_norm_eps"),
         ({"rope_theta": float("inf")}, "rope_theta"),
         ({"rope_pairs": "thirds"}, "rope pairs"),
+        ({"rope_frequencies": [1.0]}, "rope_frequencies"),
+        ({"rope_magnitude": 0.0}, "rope_magnitude"),
+        ({"query_scale": -1.0}, "query_scale"),
+        ({"query_scale_length": 0}, "its length"),
     ],
 )
 def test_shapes_that_cannot_be(changes: dict[str, Any], problem: str) -> None:
