@@ -40,6 +40,8 @@ class Base:
             raise ValueError(f"{path} does not read causally; set diffusion.attention")
         if sizes.qkv_bias or sizes.qk_norm:
             raise ValueError(f"{path} is not Llama-shaped: it has biases or norms of heads")
+        if sizes.yarn or sizes.query_scale:
+            raise ValueError(f"{path} stretches its positions, which is not learned from here")
 
         def read(name: str) -> Tensor:
             shape = file.tensors[name].shape

@@ -45,7 +45,7 @@ class Settings:
     steps: int = 20_000
     rank: int = 32
     block_length: int = 8  # of a draft, the token that the model itself says first included
-    drafts: int = 16  # blocks per step, all of one text
+    drafts: int = 32  # blocks per step, all of one text
     learning_rate: float = 1e-3
     warmup: int = 50
     cooldown: int = 4_000  # last steps, in which the learning rate falls to zero
