@@ -22,9 +22,9 @@ struct DenoiserShape {
     bool qkv_bias = false;  // the file must hold these; where false it may
     bool qk_norm = false;   // RMSNorm per head before the rotation; likewise
     int64_t gate_rank = 0;  // most ranks of what is added for gated rows; 0: no rows are gated
-    std::vector<double> rope_frequencies;  // per pair; none: those of rope_theta
-    double rope_magnitude = 1.0;           // of what is rotated
-    QueryScale query_scale;
+    std::vector<double> rope_frequencies = {};  // per pair; none: those of rope_theta
+    double rope_magnitude = 1.0;                // of what is rotated
+    QueryScale query_scale = {};
 
     int64_t query_width() const { return attention.num_heads * attention.head_dim; }
     int64_t kv_width() const { return attention.num_kv_heads * attention.head_dim; }
