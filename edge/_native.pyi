@@ -84,6 +84,8 @@ class StepOutput:
     @property
     def entropy(self) -> NDArray[np.float32]: ...
     @property
+    def expert_pairs(self) -> int: ...
+    @property
     def gemm_ns(self) -> int: ...
     @property
     def head_ns(self) -> int: ...
@@ -111,6 +113,25 @@ class StepOutput:
     def top1_logit(self) -> NDArray[np.float32]: ...
     @property
     def top2_logit(self) -> NDArray[np.float32]: ...
+    @property
+    def touched_experts(self) -> int: ...
+
+class ExpertShape:
+    def __init__(
+        self,
+        *,
+        num_experts: int,
+        num_used: int,
+        size: int,
+        shared_size: int,
+        num_dense_layers: int,
+        scores: str,
+        renormalises: bool,
+        bias_counts: bool,
+        scale: float,
+        num_groups: int,
+        num_used_groups: int,
+    ) -> None: ...
 
 class DenoiserShape:
     def __init__(
@@ -134,6 +155,8 @@ class DenoiserShape:
         rope_magnitude: float = 1.0,
         query_scale: float = 0.0,
         query_scale_length: int = 1,
+        rotary_dims: int = 0,
+        experts: ExpertShape | None = None,
     ) -> None: ...
 
 class Denoiser:

@@ -319,6 +319,10 @@ void register_step_types(py::module_& m) {
     const auto add_column = [&](const char* name, auto field) {
         output.def_property_readonly(name, [=](const StepOutput& o) { return column(o, field); });
     };
+    output
+        .def_property_readonly("expert_pairs", [](const StepOutput& o) { return o.experts.pairs; })
+        .def_property_readonly("touched_experts",
+                               [](const StepOutput& o) { return o.experts.touched; });
     add_time("gemm_ns", &StepTimes::gemm_ns);
     add_time("attention_ns", &StepTimes::attention_ns);
     add_time("quantize_ns", &StepTimes::quantize_ns);
@@ -337,6 +341,11 @@ void register_step_types(py::module_& m) {
 }
 
 void register_denoiser(py::module_& m) {
+    py::class_<ExpertShape>(m, "ExpertShape")
+        .def(py::init(&make_experts), py::kw_only(), py::arg("num_experts"), py::arg("num_used"),
+             py::arg("size"), py::arg("shared_size"), py::arg("num_dense_layers"),
+             py::arg("scores"), py::arg("renormalises"), py::arg("bias_counts"), py::arg("scale"),
+             py::arg("num_groups"), py::arg("num_used_groups"));
     py::class_<DenoiserShape>(m, "DenoiserShape")
         .def(py::init(&make_shape), py::kw_only(), py::arg("hidden_size"), py::arg("num_layers"),
              py::arg("num_heads"), py::arg("num_kv_heads"), py::arg("head_dim"),
@@ -344,7 +353,8 @@ void register_denoiser(py::module_& m) {
              py::arg("rms_norm_eps"), py::arg("rope_theta"), py::arg("rope_pairs"),
              py::arg("qkv_bias") = false, py::arg("qk_norm") = false, py::arg("gate_rank") = 0,
              py::arg("rope_frequencies") = std::vector<double>(), py::arg("rope_magnitude") = 1.0,
-             py::arg("query_scale") = 0.0, py::arg("query_scale_length") = 1);
+             py::arg("query_scale") = 0.0, py::arg("query_scale_length") = 1,
+             py::arg("rotary_dims") = 0, py::arg("experts") = py::none());
     py::class_<Denoiser>(m, "Denoiser")
         .def(py::init(&make_denoiser), py::arg("file"), py::arg("shape"), py::arg("threads"),
              py::arg("activations") = "int8", py::arg("kv") = "auto", py::arg("isa") = "",

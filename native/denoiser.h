@@ -93,6 +93,8 @@ private:
                           const StepInput& input);
     void raise(const Machine& machine, int64_t index, const StepInput& input,
                std::initializer_list<Raised> products);
+    void run_dense_part(const Machine& machine, const Layer& layer, int64_t index,
+                        const StepInput& input);
     void add_to_hidden(const Machine& machine, const std::vector<float>& rows);
     void normalise(const Machine& machine, const std::vector<float>& weight,
                    const std::vector<int32_t>& rows, SumKinds sums, const std::string& place);

@@ -16,6 +16,8 @@ LADDER = (
     {"errors", "_native", "budget", "machine", "draft_checks"},
     {"formats", "exit_codes", "canvas", "result", "cache_folder", "holes"},
     {"positions"},
+    {"key_reader"},
+    {"experts"},
     {
         "config",
         "tasks",

@@ -30,6 +30,19 @@ QUERY_SCALE = "{arch}.attention.temperature_scale"
 QUERY_SCALE_LENGTH = "{arch}.attention.temperature_length"
 ROPE_DIMS = "{arch}.rope.dimension_count"
 VOCAB_SIZE = "{arch}.vocab_size"
+# Of layers that are mixtures of experts, with llama.cpp's names and numbers.
+NUM_EXPERTS = "{arch}.expert_count"
+NUM_USED_EXPERTS = "{arch}.expert_used_count"  # by a row
+EXPERT_SIZE = "{arch}.expert_feed_forward_length"
+NUM_SHARED_EXPERTS = "{arch}.expert_shared_count"
+SHARED_EXPERT_SIZE = "{arch}.expert_shared_feed_forward_length"  # of all of them together
+NUM_DENSE_LAYERS = "{arch}.leading_dense_block_count"
+EXPERT_SCORES = "{arch}.expert_gating_func"
+EXPERTS_RENORMALISE = "{arch}.expert_weights_norm"
+EXPERT_SCALE = "{arch}.expert_weights_scale"
+NUM_EXPERT_GROUPS = "{arch}.expert_group_count"
+NUM_USED_EXPERT_GROUPS = "{arch}.expert_group_used_count"
+EXPERT_BIAS_COUNTS = "edge.expert_bias_counts"  # weights are of score and bias, not of the score
 
 NOISE = "diffusion.noise"
 ATTENTION = "diffusion.attention"
