@@ -1,7 +1,7 @@
-"""The feed-forward part of a layer with experts, for the numpy twin: row by row, expert by expert.
+"""The feed-forward part of a layer with experts, for the numpy twin: row by row.
 
-``Experts`` of edge/formats/experts.py says what the numbers mean. What is added up in float32 is added
-in the engine's order.
+``Experts`` of edge/formats/experts.py says what the numbers mean. What is added up in float32 is
+added in the engine's order.
 """
 
 from __future__ import annotations
