@@ -51,6 +51,8 @@ ARCHITECTURES = {
 DEFAULT_BLOCK_LENGTH = 32
 DEFAULT_SAMPLER = "low_confidence_static"
 DEFAULT_THRESHOLD = 0.9
+DEFAULT_EDIT_THRESHOLD = 0.9
+DEFAULT_POST_EDIT_STEPS = 16
 DEFAULT_FACTOR = 1.0
 DEFAULT_ENTROPY_BOUND = 0.1
 DEFAULT_RANK = "confidence"
@@ -78,13 +80,13 @@ class DenoiserSizes:
     @property
     def linear_weights(self) -> int:
         """Weights of all layers' matrices that a row is multiplied with."""
-        return round(self._weights(self.experts.num_used if self.experts else 0))
+        return round(self.weights_with(self.experts.num_used if self.experts else 0))
 
     def touched_weights(self, rows: int) -> float:
         """How many of the layers' weights so many rows need, if they choose experts evenly."""
-        return self._weights(self.experts.touched_by(rows) if self.experts else 0)
+        return self.weights_with(self.experts.touched_by(rows) if self.experts else 0)
 
-    def _weights(self, num_experts: float) -> float:
+    def weights_with(self, num_experts: float) -> float:
         """Of all layers' matrices, with so many experts in each layer that has some."""
         query, kv = self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim
         per_hidden: float = self.num_layers * (2 * query + 2 * kv)
@@ -137,6 +139,8 @@ class DiffusionConfig:
     sampler: str
     steps_per_block: int | None
     threshold: float
+    edit_threshold: float
+    post_edit_steps: int
     factor: float
     entropy_bound: float
     rank: str
@@ -293,6 +297,12 @@ def _read_diffusion(reader: _Keys, denoiser: DenoiserConfig) -> DiffusionConfig:
         sampler=reader.text(keys.SAMPLER, default=DEFAULT_SAMPLER),
         steps_per_block=_optional_integer(reader, keys.STEPS_PER_BLOCK),
         threshold=reader.positive(keys.THRESHOLD, default=DEFAULT_THRESHOLD, high=1.0),
+        edit_threshold=reader.positive(
+            keys.EDIT_THRESHOLD, default=DEFAULT_EDIT_THRESHOLD, high=1.0
+        ),
+        post_edit_steps=reader.integer(
+            keys.POST_EDIT_STEPS, default=DEFAULT_POST_EDIT_STEPS, low=0
+        ),
         factor=reader.positive(keys.FACTOR, default=DEFAULT_FACTOR),
         entropy_bound=reader.positive(keys.ENTROPY_BOUND, default=DEFAULT_ENTROPY_BOUND),
         rank=_choice(reader, keys.RANK, DEFAULT_RANK, RANKS),

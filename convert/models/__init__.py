@@ -35,6 +35,7 @@ _LLADA2 = Family(
     "edge-bailingmoe2",
     loops.llada2,
     qk_norm=True,
+    note=loops.note_of_llada2,
     experts=experts.read_llada2,
     partial_rotary=True,
     source_names=(

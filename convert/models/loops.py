@@ -7,6 +7,8 @@ also names autoregressive models has no defaults beyond its lengths: the caller 
 
 from __future__ import annotations
 
+import re
+
 from convert.json_file import shown
 from convert.models.base import Choices, ConfigReader
 from edge.errors import UnsupportedModelError
@@ -90,6 +92,17 @@ def llada2(config: ConfigReader, choices: Choices, longest: int) -> dict[str, ob
     del choices
     block_length = config.count("block_size", longest, min(_BLOCK_LENGTH, longest))
     return {**_dynamic_blocks(block_length), keys.THRESHOLD: _LLADA2_THRESHOLD}
+
+
+def note_of_llada2(config: ConfigReader, choices: Choices) -> str:
+    """A sentence for the user when only the folder's name tells of training for edits."""
+    edits = re.search(r"llada2\.[1-9]", config.checkpoint.folder.resolve().name.lower())
+    if edits is None or keys.SAMPLER in choices.settings:
+        return ""
+    return (
+        f"the folder is named {edits[0]}, whose denoisers are trained to correct what they wrote; "
+        "config.json cannot say so: convert it with --set diffusion.sampler=joint_threshold"
+    )
 
 
 def as_told(config: ConfigReader, choices: Choices, longest: int) -> dict[str, object]:
