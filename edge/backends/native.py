@@ -149,6 +149,11 @@ class NativeBackend:
         parts = (output.gemm_ns, output.attention_ns, output.head_ns, output.quantize_ns)
         return StepTimes(*(ns / 1e6 for ns in (*parts, elapsed_ns - sum(parts))))
 
+    def expert_counts(self, request: StepRequest) -> tuple[int, int]:
+        """Of a step, over all layers: pairs of a row and an expert, and experts that had rows."""
+        output = self._step(request)
+        return output.expert_pairs, output.touched_experts
+
     def _step(self, request: StepRequest) -> _native.StepOutput:
         draws = request.draws
         head = _native.HeadOptions(
