@@ -331,6 +331,7 @@ void Denoiser::run_feed_forward(const Machine& machine, const Layer& layer, int6
     charge_input();
     if (layer.experts && !s.mixture.run(machine, *layer.experts, s.input, s.clock))
         throw NumericFault("non-finite numbers in the experts of " + layer_name(index));
+    if (layer.experts && s.seen != nullptr) s.mixture.show(*s.seen);
     if (wide > 0)
         run_dense_part(machine, layer, index, input);
     else

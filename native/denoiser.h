@@ -77,6 +77,7 @@ private:
 
     Machine machine();
     WeightMatrix* find_matrix(const std::string& name);
+    std::vector<WeightMatrix>* find_experts(const std::string& name);
     void take_hidden(const std::vector<float>& hidden);
     void require_panels() const;
     bool run_layers(const StepInput& input, const std::vector<int32_t>& ids, StepOutput& output);

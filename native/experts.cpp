@@ -56,7 +56,7 @@ ExpertLayer ExpertLayer::take(TensorSource& source, const ExpertShape& shape, in
 bool Mixture::run(const Machine& machine, const ExpertLayer& layer, const LinearInput& input,
                   StepClock& clock) {
     const int64_t size = shape_.size;
-    const bool routed = route(machine, layer, input);
+    const bool routed = route(machine, layer, input, clock);
     clock.charge(&StepTimes::other_ns);
     if (!routed) return false;
     const auto charge_input = [&](const LinearInput& filled) {
@@ -87,13 +87,15 @@ bool Mixture::run(const Machine& machine, const ExpertLayer& layer, const Linear
     return true;
 }
 
-bool Mixture::route(const Machine& machine, const ExpertLayer& layer, const LinearInput& input) {
+bool Mixture::route(const Machine& machine, const ExpertLayer& layer, const LinearInput& input,
+                    StepClock& clock) {
     const int64_t count = shape_.num_experts;
     const int64_t rows = input.rows();
     logits_.resize(static_cast<size_t>(rows * count));
     experts_.resize(static_cast<size_t>(rows * shape_.num_used));
     weights_.resize(experts_.size());
     multiply(machine, input, {{&layer.router, logits_.data(), count}});
+    clock.charge(&StepTimes::gemm_ns);
     std::atomic<bool> finite{true};
     machine.pool.run({rows, rows * count * shape_.num_used * added_element}, [&](int64_t row, int) {
         const int64_t first = row * shape_.num_used;
@@ -125,6 +127,13 @@ void Mixture::group(int64_t num_rows) {
             rows_[static_cast<size_t>(pair)] = static_cast<int32_t>(row);
             pairs_[static_cast<size_t>(i)] = pair;
         }
+}
+
+void Mixture::show(LayerInputs& seen) const {
+    for (size_t i = 0; i < touched_.size(); ++i)
+        seen.pair_experts.resize(static_cast<size_t>(starts_[i + 1]), touched_[i]);
+    seen.pair_rows = rows_;
+    seen.pair_down = activated_.values();
 }
 
 void Mixture::add_to(const Machine& machine, int64_t hidden_size, float* rows) const {

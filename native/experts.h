@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "layerwise.h"
 #include "linear.h"
 #include "router.h"
 #include "step_clock.h"
@@ -43,6 +44,8 @@ public:
     // Add what the experts made of the rows to `rows` [rows, hidden_size].
     void add_to(const Machine& machine, int64_t hidden_size, float* rows) const;
 
+    // Copy what the last run's experts had.
+    void show(LayerInputs& seen) const;
     // Add what the last run was.
     void count(ExpertCounts& counts) const {
         counts.pairs += num_pairs();
@@ -51,7 +54,8 @@ public:
 
 private:
     int64_t num_pairs() const { return static_cast<int64_t>(rows_.size()); }
-    bool route(const Machine& machine, const ExpertLayer& layer, const LinearInput& input);
+    bool route(const Machine& machine, const ExpertLayer& layer, const LinearInput& input,
+               StepClock& clock);
     void group(int64_t num_rows);
 
     ExpertShape shape_;

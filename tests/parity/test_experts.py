@@ -13,7 +13,8 @@ import pytest
 from expert_models import VOCAB, ExpertModel
 from numpy_experts import mixture
 
-from edge import _native
+import edge
+from edge import _native, pack_cache
 from edge.formats.experts import Experts
 
 ROUTERS = {
@@ -135,3 +136,20 @@ def test_a_step_tells_how_many_experts_it_touched(
     output = step(denoiser(path), some_ids(5))
     assert output.expert_pairs == 2 * 5 * 3  # layers, rows, experts of a row
     assert 2 * 3 <= output.touched_experts <= output.expert_pairs
+
+
+@pytest.mark.parametrize("kind", ["int8", "q4_0"])
+def test_packed_side_files_hold_experts_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr(pack_cache, "SMALLEST_BYTES", 1)
+    monkeypatch.setattr(pack_cache, "cache_folder", lambda: tmp_path / "cache")
+    path = tmp_path / "model.gguf"
+    ExpertModel(replace(ROUTERS["sigmoid_groups"], size=96)).write(path, kind)
+    ids, logits = some_ids(23), []
+    for packs in (False, True, True):  # the last one maps what the one before wrote
+        with edge.load(path, pack_cache=packs) as model:
+            logits.append(model.logits(ids))
+    assert list((tmp_path / "cache").rglob("*"))
+    np.testing.assert_array_equal(logits[0], logits[1])
+    np.testing.assert_array_equal(logits[0], logits[2])
