@@ -313,17 +313,14 @@ void register_step_types(py::module_& m) {
         .def("values", cached<false>, py::arg("position"));
     py::class_<StepOutput> output(m, "StepOutput");
     output.def_readonly("cancelled", &StepOutput::cancelled)
-        .def_readonly("layers_done", &StepOutput::layers_done);
+        .def_readonly("layers_done", &StepOutput::layers_done)
+        .def_readonly("experts", &StepOutput::experts);
     const auto add_time = [&](const char* name, auto part) {
         output.def_property_readonly(name, [part](const StepOutput& o) { return o.times.*part; });
     };
     const auto add_column = [&](const char* name, auto field) {
         output.def_property_readonly(name, [=](const StepOutput& o) { return column(o, field); });
     };
-    output
-        .def_property_readonly("expert_pairs", [](const StepOutput& o) { return o.experts.pairs; })
-        .def_property_readonly("touched_experts",
-                               [](const StepOutput& o) { return o.experts.touched; });
     add_time("gemm_ns", &StepTimes::gemm_ns);
     add_time("attention_ns", &StepTimes::attention_ns);
     add_time("quantize_ns", &StepTimes::quantize_ns);

@@ -2,6 +2,7 @@
 
 #include <pybind11/stl.h>
 
+#include "experts.h"
 #include "from_words.h"
 
 namespace py = pybind11;
@@ -9,6 +10,9 @@ namespace py = pybind11;
 namespace edge {
 
 void register_shapes(py::module_& m) {
+    py::class_<ExpertCounts>(m, "ExpertCounts")
+        .def_readonly("pairs", &ExpertCounts::pairs)
+        .def_readonly("touched", &ExpertCounts::touched);
     py::class_<ExpertShape>(m, "ExpertShape")
         .def(py::init(&make_experts), py::kw_only(), py::arg("num_experts"), py::arg("num_used"),
              py::arg("size"), py::arg("shared_size"), py::arg("num_dense_layers"),

@@ -1,4 +1,4 @@
-// What kind of denoiser a file holds, for Python.
+// What kind of denoiser a file holds, and what a step's experts had to do, for Python.
 #pragma once
 
 #include <pybind11/pybind11.h>

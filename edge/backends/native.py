@@ -151,8 +151,8 @@ class NativeBackend:
 
     def expert_counts(self, request: StepRequest) -> tuple[int, int]:
         """Of a step, over all layers: pairs of a row and an expert, and experts that had rows."""
-        output = self._step(request)
-        return output.expert_pairs, output.touched_experts
+        counts = self._step(request).experts
+        return counts.pairs, counts.touched
 
     def _step(self, request: StepRequest) -> _native.StepOutput:
         draws = request.draws

@@ -134,8 +134,8 @@ def test_a_step_tells_how_many_experts_it_touched(
 ) -> None:
     path, _ = make("sigmoid_groups")
     output = step(denoiser(path), some_ids(5))
-    assert output.expert_pairs == 2 * 5 * 3  # layers, rows, experts of a row
-    assert 2 * 3 <= output.touched_experts <= output.expert_pairs
+    assert output.experts.pairs == 2 * 5 * 3  # layers, rows, experts of a row
+    assert 2 * 3 <= output.experts.touched <= output.experts.pairs
 
 
 @pytest.mark.parametrize("kind", ["int8", "q4_0"])

@@ -99,3 +99,13 @@ def test_settings_that_cannot_be(
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
     with pytest.raises(error, match=next(iter(changes))):
         convert(folder, tmp_path / "model.gguf", "f32", mask_token_id=MASK, overrides=BLOCK)
+
+
+def test_a_folder_of_llada_2_1_is_told_of_edits(tmp_path: Path) -> None:
+    folder = shutil.copytree(GOLDEN, tmp_path / "LLaDA2.1-mini")
+    options: dict[str, Any] = {"mask_token_id": MASK, "dry_run": True}
+    report = convert(folder, tmp_path / "a.gguf", "f32", overrides=BLOCK, **options)
+    assert any("joint_threshold" in note for note in report.notes)
+    told = BLOCK | {"diffusion.sampler": "joint_threshold"}
+    report = convert(folder, tmp_path / "a.gguf", "f32", overrides=told, **options)
+    assert not any("joint_threshold" in note for note in report.notes)

@@ -10,7 +10,7 @@ multiply-add is float64 rounded to float32; it differs from the real one in 1 of
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -99,10 +99,8 @@ class Arithmetic(Protocol):
     def silu(self, x: Array) -> Array: ...
 
 
-class FeedForward(Protocol):
-    """The feed-forward part of a layer with experts: numpy_experts.py has it."""
-
-    def __call__(self, net: Network, at: str, rows: Array, math_: Any) -> Array: ...
+# The feed-forward part of a layer with experts, of (network, "blk.N.", rows, arithmetic).
+FeedForward = Callable[["Network", str, Array, Any], Array]
 
 
 def forward(

@@ -8,6 +8,7 @@ import pytest
 
 from edge.config import ModelConfig, read_config
 from edge.errors import EdgeError, ModelFileError, UnsupportedModelError
+from edge.formats import keys
 from edge.formats.experts import Experts
 from edge.formats.gguf_file import Header
 
@@ -72,6 +73,14 @@ def test_weights_that_a_row_meets_and_that_rows_touch() -> None:
     assert denoiser.linear_weights == 3 * (attention + router + 4 * expert)
     assert denoiser.touched_weights(1) == denoiser.linear_weights
     assert denoiser.touched_weights(1000) == pytest.approx(3 * (attention + router + 16 * expert))
+
+
+def test_no_rows_of_a_mixture_are_gated() -> None:
+    metadata = {f"edge-qwen3moe.{key}": value for key, value in SIZES.items()}
+    metadata |= {"general.architecture": "edge-qwen3moe", "tokenizer.ggml.mask_token_id": 1}
+    metadata |= {keys.GATE_RANK: 4, "diffusion.attention": "causal_context"}
+    with pytest.raises(UnsupportedModelError, match="without experts"):
+        read_config(Header("a.gguf", metadata, {}, 0, 0))
 
 
 @pytest.mark.parametrize(
