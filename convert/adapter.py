@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from convert import safetensors_file
 from convert.adapter_config import AdapterConfig, ends_with, read_adapter_config
+from convert.arrangement import origins
 from convert.checkpoint import Checkpoint
 from convert.json_file import shown
 from convert.models.base import Spec, folded, shape_text
@@ -173,7 +174,11 @@ def check_merged(source: Source, spec: Spec) -> None:
     adapter = source.adapter
     if adapter is None:
         return
-    sources = {tensor.source: tensor.role for tensor in spec.tensors}
+    sources = {
+        name: tensor.role
+        for tensor in spec.tensors
+        for name in origins(tensor.source, source.tensors.get(tensor.source))
+    }
     is_tied = "head" not in sources.values()
     for name in adapter.changed:
         if is_tied and sources.get(name) == "embedding":

@@ -112,6 +112,8 @@ _SETTINGS = (
     Setting(keys.SAMPLER, "string"),
     Setting(keys.STEPS_PER_BLOCK, "u32", low=1, high=2**32 - 1),
     Setting(keys.THRESHOLD, "f32", low=1e-6, high=1),
+    Setting(keys.EDIT_THRESHOLD, "f32", low=1e-6, high=1),
+    Setting(keys.POST_EDIT_STEPS, "u32", low=0, high=2**28),
     Setting(keys.FACTOR, "f32", low=1e-6, high=1e6),
     Setting(keys.ENTROPY_BOUND, "f32", low=1e-6, high=1e6),
     Setting(keys.RANK, "string", _RANKS),

@@ -34,6 +34,7 @@ from edge.formats.gguf_file import Header, read_header
 _SUFFIX = ".gguf"
 _FLOATS = {"f32": "F32", "f16": "F16", "bf16": "BF16"}
 _POSITIONS = "position_embd.weight"
+_EXPERT_BIAS = ".exp_probs_b.bias"
 # What the conversion says anew, and what tells of files that no longer exist.
 _SAID_ANEW = (
     "edge.tensor.",
@@ -170,7 +171,9 @@ class ModelFile:
         denoiser, names = self.config.denoiser, self.header.tensors.keys()
         has_bias = denoiser.qkv_bias or "blk.0.attn_q.bias" in names
         has_head = "output.weight" in names
-        specs = tensors_of(_shape(self.config), has_bias, denoiser.qk_norm, has_head=has_head)
+        has_expert_bias = any(name.endswith(_EXPERT_BIAS) for name in names)
+        shape = _shape(self.config, has_expert_bias=has_expert_bias)
+        specs = tensors_of(shape, has_bias, denoiser.qk_norm, has_head=has_head)
         if denoiser.rope_pairs != "adjacent":
             return list(specs)
         heads = {"attn_q": denoiser.num_heads, "attn_k": denoiser.num_kv_heads}
@@ -275,7 +278,7 @@ def _kind_of_list(key: str, values: tuple[Any, ...]) -> Kind | None:
     return "i32s"
 
 
-def _shape(config: ModelConfig) -> DenseShape:
+def _shape(config: ModelConfig, *, has_expert_bias: bool) -> DenseShape:
     denoiser = config.denoiser
     return DenseShape(
         hidden_size=denoiser.hidden_size,
@@ -289,4 +292,7 @@ def _shape(config: ModelConfig) -> DenseShape:
         num_tokens=config.num_tokens,
         rope_theta=denoiser.rope_theta,
         norm_eps=denoiser.rms_norm_eps,
+        rotary_dims=denoiser.rotary_dims,
+        experts=denoiser.experts,
+        has_expert_bias=has_expert_bias,
     )

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convert.adapter import check_merged, merge
+from convert.arrangement import arranged
 from convert.card import model_card
 from convert.checkpoint import open_checkpoint
 from convert.gated_adapter import attach
@@ -95,7 +96,7 @@ def _opened(request: Request) -> tuple[Source, Spec, Vocabulary]:
         model_file = open_model_file(request.source, request.choices, request.gated_adapter)
         return model_file, model_file.spec(), Vocabulary(())
     checkpoint = merge(open_checkpoint(request.source), request.adapter)
-    checkpoint = attach(checkpoint, request.gated_adapter)
+    checkpoint = arranged(attach(checkpoint, request.gated_adapter))
     spec = build_spec(checkpoint, request.choices)
     check_merged(checkpoint, spec)
     return checkpoint, spec, vocabulary_of(checkpoint, spec.num_rows)

@@ -19,7 +19,7 @@ from edge.formats.groups import (
     smallest_group,
 )
 
-_STAY_FLOAT = {"norm", "bias", "table"}
+_STAY_FLOAT = {"norm", "bias", "router", "table"}
 _FLOATS = {"f32", "f16", "bf16"}
 _HOLDS = {"F16": "f16", "BF16": "bf16"}  # a type of safetensors
 ALIGNMENT = 32

@@ -84,6 +84,8 @@ class StepOutput:
     @property
     def entropy(self) -> NDArray[np.float32]: ...
     @property
+    def experts(self) -> ExpertCounts: ...
+    @property
     def gemm_ns(self) -> int: ...
     @property
     def head_ns(self) -> int: ...
@@ -112,6 +114,29 @@ class StepOutput:
     @property
     def top2_logit(self) -> NDArray[np.float32]: ...
 
+class ExpertCounts:
+    @property
+    def pairs(self) -> int: ...
+    @property
+    def touched(self) -> int: ...
+
+class ExpertShape:
+    def __init__(
+        self,
+        *,
+        num_experts: int,
+        num_used: int,
+        size: int,
+        shared_size: int,
+        num_dense_layers: int,
+        scores: str,
+        renormalises: bool,
+        bias_counts: bool,
+        scale: float,
+        num_groups: int,
+        num_used_groups: int,
+    ) -> None: ...
+
 class DenoiserShape:
     def __init__(
         self,
@@ -134,6 +159,8 @@ class DenoiserShape:
         rope_magnitude: float = 1.0,
         query_scale: float = 0.0,
         query_scale_length: int = 1,
+        rotary_dims: int = 0,
+        experts: ExpertShape | None = None,
     ) -> None: ...
 
 class Denoiser:
@@ -222,7 +249,11 @@ def run_layer(
     hidden: NDArray[np.float32],
     mask: AttentionMask = ...,
     look: bool = False,
-) -> tuple[NDArray[np.float32], list[NDArray[np.float32]]]: ...
+) -> tuple[
+    NDArray[np.float32],
+    list[NDArray[np.float32]],
+    tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float32]] | None,
+]: ...
 def head_inputs(denoiser: Denoiser, hidden: NDArray[np.float32]) -> NDArray[np.float32]: ...
 def head_logits(denoiser: Denoiser, hidden: NDArray[np.float32]) -> NDArray[np.float32]: ...
 def replace_matrix(denoiser: Denoiser, name: str, file: ModelFile) -> None: ...

@@ -11,20 +11,36 @@ from edge.request import GenerateConfig
 
 
 class Answer:
-    """The answer on a canvas; nothing before position ``settled`` is remasked any more."""
+    """The answer on a canvas; nothing before position ``settled`` is taken back any more.
 
-    def __init__(self, canvas: Canvas, diffusion: DiffusionConfig, options: GenerateConfig) -> None:
+    With ``is_edited`` tokens of the block at hand may still be replaced.
+    """
+
+    def __init__(
+        self,
+        canvas: Canvas,
+        diffusion: DiffusionConfig,
+        options: GenerateConfig,
+        *,
+        is_edited: bool = False,
+    ) -> None:
         self._canvas = canvas
         self._diffusion = diffusion
         self._options = options
+        self._is_edited = is_edited
         self.settled = canvas.output_start
 
     def settled_prefix(self) -> NDArray[np.int32]:
         """The committed beginning that will not be taken back."""
         prefix = self._canvas.committed_prefix()
-        if self._options.remask == "none":
+        if self._options.remask == "none" and not self._is_edited:
             return prefix
         return prefix[: self.settled - self._canvas.output_start]
+
+    def part_done(self, stop: int) -> None:
+        """The positions before ``stop`` are not edited any more."""
+        if self._is_edited and self._options.remask == "none":
+            self.settled = stop
 
     def eos_index(self) -> int | None:
         """Index of the first end token in the committed beginning."""
@@ -37,7 +53,7 @@ class Answer:
         """Whether an end token has everything before it; of the references one looks so soon."""
         if self._options.reference and self._diffusion.sub_block_length is None:
             return False
-        return self.eos_index() is not None
+        return self.eos_index() is not None and not self._is_edited
 
     def ends_after_block(self) -> bool:
         """The loops of full attention run to their last step, those of block models do not."""

@@ -7,6 +7,7 @@ all threads (``edge._native.measure_peak``).
 
 from __future__ import annotations
 
+import math
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,13 +26,14 @@ from edge.backends.native import NativeBackend, StepTimes, check_options
 from edge.config import DenoiserConfig, ModelConfig
 from edge.denoisers import DEFAULT, EMBEDDED
 from edge.errors import DoesNotFitError, RequestError
-from edge.formats.gguf_file import open_model
+from edge.expert_bench import ExpertFigures, expert_figures
+from edge.formats.gguf_file import open_model, read_header
 from edge.info import ModelInfo, inspect
 from edge.machine import peak_rss_bytes
 from edge.model import load
 from edge.random_model import weight_bytes, write_random_model
 from edge.result import Stats
-from edge.shapes import Shape
+from edge.shapes import Shape, thinner
 
 DEFAULT_ROWS = (1, 8, 32)
 DEFAULT_CONTEXTS = (0, 256, 1024)
@@ -78,6 +80,7 @@ class Subject:
     backend: NativeBackend
     denoiser: DenoiserConfig
     num_layers: int
+    bytes_per_weight: float = 0.0  # in the file
 
     @property
     def scale(self) -> float:
@@ -137,6 +140,7 @@ class Measurement:
     attention_peak_share: float
     step_over_peak_time: float
     peak_rss_bytes: int
+    experts: ExpertFigures | None = None
 
 
 def plan_for(
@@ -172,7 +176,9 @@ def opened_file(
     config = info.config.denoiser
     with closing(_load(info.path, config, threads, activations, kv)) as backend:
         check_memory("keys and values", backend.cache_bytes(plan.capacity))
-        yield Subject(info.main_type, backend, config, config.num_layers)
+        tensors = read_header(info.path).tensors.values()
+        per_weight = sum(t.num_bytes for t in tensors) / sum(math.prod(t.shape) for t in tensors)
+        yield Subject(info.main_type, backend, config, config.num_layers, per_weight)
 
 
 @contextmanager
@@ -198,7 +204,8 @@ def opened_shape(
         backend = _load(str(path), config, threads, activations, kv)
     with closing(backend):
         check_memory("keys and values", backend.cache_bytes(plan.capacity))
-        yield Subject(kind, backend, config, shape.num_layers)
+        per_weight = weight_bytes(shape, kind) / shape.num_parameters
+        yield Subject(kind, backend, config, shape.num_layers, per_weight)
 
 
 @contextmanager
@@ -291,17 +298,6 @@ def _load(
     return NativeBackend(path, file, config, threads=threads, activations=activations, kv=kv)
 
 
-def thinner(shape: Shape, layers: int | None) -> Shape:
-    """Return the shape with so many layers, all when None. Raises RequestError."""
-    if layers is None:
-        return shape
-    if layers > shape.num_layers:
-        raise RequestError(
-            f"{layers} layers are asked for", hint=f"the shape has {shape.num_layers}"
-        )
-    return replace(shape, num_layers=layers)
-
-
 def check_memory(what: str, num_bytes: int) -> None:
     """Raise DoesNotFitError where so much, which is wanted for ``what``, is not available."""
     available = psutil.virtual_memory().available
@@ -380,6 +376,14 @@ def figures(
         attention_peak_share=_share(attention, median.attention_ms, peak.bf16_gops),
         step_over_peak_time=median.step_ms * 1e6 / least_ns,
         peak_rss_bytes=peak_rss_bytes(),
+        experts=expert_figures(
+            subject.backend,
+            subject.denoiser,
+            step.request,
+            bytes_per_weight=subject.bytes_per_weight,
+            gemm_ms=median.gemm_ms / subject.scale,
+            int8_peak_gops=peak.int8_gops,
+        ),
     )
 
 
@@ -389,8 +393,4 @@ def _share(operations: int, ms: float, peak_gops: float) -> float:
 
 def linear_operations(subject: Subject, rows: int) -> int:
     """Operations of all linear layers but the head, a multiply-add being two."""
-    sizes = subject.denoiser
-    query = sizes.num_heads * sizes.head_dim
-    kv = sizes.num_kv_heads * sizes.head_dim
-    weights = sizes.hidden_size * (2 * query + 2 * kv + 3 * sizes.feed_forward_size)
-    return 2 * rows * subject.num_layers * weights
+    return round(2 * rows * subject.denoiser.linear_weights * subject.scale)

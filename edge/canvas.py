@@ -208,6 +208,28 @@ class Canvas:
                 self.ids[rest] = self.ids[end]
                 self.committed[rest] = True
 
+    def editable(self, start: int, stop: int) -> NDArray[np.int32]:
+        """Committed positions that were not given; in a form no end tokens, which close holes."""
+        own = self.committed[start:stop] & ~self.given[start:stop]
+        if self.is_form:
+            own &= ~np.isin(self.ids[start:stop], self._end_ids)
+        return (np.flatnonzero(own) + start).astype(np.int32)
+
+    def edit(
+        self,
+        positions: NDArray[np.int32],
+        tokens: NDArray[np.int32],
+        *,
+        mask_is_a_token: bool = False,
+    ) -> None:
+        """Replace tokens that were committed. Raises like ``commit``, and for what was given."""
+        if self.given[positions].any() or not self.committed[positions].all():
+            raise ValueError("only what was committed can be edited")
+        if not mask_is_a_token and (tokens == self.mask_token_id).any():
+            raise ValueError("the mask token cannot be committed")
+        self.committed[positions] = False
+        self.commit(positions, tokens, mask_is_a_token=mask_is_a_token)
+
     def remask(self, positions: NDArray[np.int32]) -> None:
         """Make holes of committed positions; raises ValueError for what was given or is a hole."""
         if self.given[positions].any() or not self.committed[positions].all():

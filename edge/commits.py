@@ -29,9 +29,12 @@ class Commits:
         self._hurried = hurried
         self.confidence = np.full(len(plan.canvas), np.nan)
         self.forced = np.zeros(len(plan.canvas), np.bool_)
+        self.num_edits = 0
 
     def choose(self, rows: RowStats, progress: BlockProgress, *, everything: bool) -> None:
         """Commit what the rule chooses of the rows, and the floor; or all of them."""
+        if not len(rows.positions):
+            return
         sampler = self._plan.sampler
         ranked = self._with_late_eos(rows)
         ruled = sampler.choose(ranked, progress)
@@ -61,6 +64,14 @@ class Commits:
         self._canvas.commit(positions, rows.tokens[at], mask_is_a_token=self._reference)
         self.confidence[positions] = rows.confidence[at]
         self.forced[positions] = False if forced is None else forced[at]
+
+    def edit(self, rows: RowStats, chosen: NDArray[np.intp]) -> None:
+        """Put the chosen rows' tokens in place of those that stand there."""
+        positions = rows.positions[chosen]
+        self._canvas.edit(positions, rows.tokens[chosen], mask_is_a_token=self._reference)
+        self.confidence[positions] = rows.confidence[chosen]
+        self.forced[positions] = False
+        self.num_edits += len(chosen)
 
     def figures(self) -> Figures:
         """What ``restore`` puts back."""

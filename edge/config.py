@@ -6,15 +6,13 @@ named here, or is an error. Every value is checked before a kernel or an allocat
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from operator import index
-from reprlib import repr as shown  # never longer than a line
-from typing import Any
+from dataclasses import dataclass, field
 
-from edge.errors import ModelFileError, UnsupportedModelError
+from edge.experts import read_experts
 from edge.formats import keys
+from edge.formats.experts import Experts
 from edge.formats.gguf_file import Header
+from edge.key_reader import LARGEST, REQUIRED, KeyReader
 from edge.positions import QueryScale, Yarn, read_query_scale, read_yarn
 
 
@@ -23,13 +21,17 @@ class Family:
     """What an architecture name implies: a row of switches.
 
     A public llada file has the rows of q and k permuted for rope on adjacent pairs. ``shifts``
-    is what a file without ``diffusion.shift_logits`` means, as in llama.cpp.
+    is what a file without ``diffusion.shift_logits`` means, as in llama.cpp, and
+    ``renormalises`` what one without ``expert_weights_norm`` does. With ``has_experts`` layers
+    are mixtures of experts.
     """
 
     rope_pairs: str = "halves"
     qkv_bias: bool = False
     qk_norm: bool = False
     shifts: bool = False
+    has_experts: bool = False
+    renormalises: bool = False
 
 
 ARCHITECTURES = {
@@ -39,24 +41,30 @@ ARCHITECTURES = {
     "edge-llama": Family(),
     "edge-qwen2": Family(qkv_bias=True),
     "edge-qwen3": Family(qk_norm=True),
+    "llada-moe": Family(qk_norm=True, has_experts=True),
+    "rnd1": Family(qk_norm=True, shifts=True, has_experts=True, renormalises=True),
+    "edge-llada-moe": Family(qk_norm=True, has_experts=True),
+    "edge-qwen3moe": Family(qk_norm=True, has_experts=True, renormalises=True),
+    "edge-bailingmoe2": Family(qk_norm=True, has_experts=True),
 }
 
 DEFAULT_BLOCK_LENGTH = 32
 DEFAULT_SAMPLER = "low_confidence_static"
 DEFAULT_THRESHOLD = 0.9
+DEFAULT_EDIT_THRESHOLD = 0.9
+DEFAULT_POST_EDIT_STEPS = 16
 DEFAULT_FACTOR = 1.0
 DEFAULT_ENTROPY_BOUND = 0.1
 DEFAULT_RANK = "confidence"
 RANKS = ("confidence", "margin", "entropy", "random")
 
-_MAX_SIZE = 1 << 28  # of any dimension; also the native engine's bound
-_SMALLEST = 1e-30  # of a positive number; float32 holds it with full precision
-_NO_SUCH_KEY = object()
-
 
 @dataclass(frozen=True)
 class DenoiserSizes:
-    """Sizes of a dense denoiser; ``vocab_size`` counts the embedding's rows."""
+    """Sizes of a denoiser; ``vocab_size`` counts the embedding's rows.
+
+    ``feed_forward_size`` is that of layers without experts.
+    """
 
     architecture: str
     hidden_size: int
@@ -67,6 +75,27 @@ class DenoiserSizes:
     feed_forward_size: int
     vocab_size: int
     context_length: int
+    experts: Experts | None = field(default=None, kw_only=True)
+
+    @property
+    def linear_weights(self) -> int:
+        """Weights of all layers' matrices that a row is multiplied with."""
+        return round(self.weights_with(self.experts.num_used if self.experts else 0))
+
+    def touched_weights(self, rows: int) -> float:
+        """How many of the layers' weights so many rows need, if they choose experts evenly."""
+        return self.weights_with(self.experts.touched_by(rows) if self.experts else 0)
+
+    def weights_with(self, num_experts: float) -> float:
+        """Of all layers' matrices, with so many experts in each layer that has some."""
+        query, kv = self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim
+        per_hidden: float = self.num_layers * (2 * query + 2 * kv)
+        dense = self.num_layers
+        if experts := self.experts:
+            dense = experts.num_dense_layers
+            each = experts.num_experts + 3 * (num_experts * experts.size + experts.shared_size)
+            per_hidden += (self.num_layers - dense) * each
+        return self.hidden_size * (per_hidden + 3 * dense * self.feed_forward_size)
 
 
 @dataclass(frozen=True)
@@ -75,11 +104,13 @@ class DenoiserConfig(DenoiserSizes):
 
     With a ``gate_rank`` above 0 the rows of mask tokens get an adapter of at most that rank, and
     see all of their canvas; all others run the plain weights and see what stands before them.
+    Of each head the first ``rotary_dims`` values are rotated.
     """
 
     rms_norm_eps: float
     rope_theta: float
     rope_pairs: str
+    rotary_dims: int
     qkv_bias: bool
     qk_norm: bool
     gate_rank: int = 0
@@ -108,6 +139,8 @@ class DiffusionConfig:
     sampler: str
     steps_per_block: int | None
     threshold: float
+    edit_threshold: float
+    post_edit_steps: int
     factor: float
     entropy_bound: float
     rank: str
@@ -175,86 +208,12 @@ def read_config(header: Header) -> ModelConfig:
     )
 
 
-class _Keys:
-    """Typed access to metadata; each failure names the key, what it holds, what is wanted."""
+class _Keys(KeyReader):
+    """The keys of a file whose architecture is known."""
 
     def __init__(self, header: Header) -> None:
-        self._path = header.path
-        self._metadata: Mapping[str, Any] = header.metadata
-        self._tensors = header.tensors
-        self.architecture = self._one_of_known_architectures()
+        super().__init__(header, ARCHITECTURES)
         self.family = ARCHITECTURES[self.architecture]
-
-    def _one_of_known_architectures(self) -> str:
-        architecture: str = self.text(keys.ARCHITECTURE)
-        if architecture not in ARCHITECTURES:
-            raise UnsupportedModelError(
-                f"the file holds a model of architecture {shown(architecture)}",
-                path=self._path,
-                hint=f"this version runs {', '.join(sorted(ARCHITECTURES))}",
-            )
-        return architecture
-
-    def embedding_rows(self) -> object:
-        """Rows of the embedding, which public files may leave to the tensor to say."""
-        embedding = self._tensors.get("token_embd.weight")
-        return _NO_SUCH_KEY if embedding is None else embedding.shape[0]
-
-    def fail(self, key: str, problem: str) -> ModelFileError:
-        return ModelFileError(self._path, None, f"key '{self._name(key)}' {problem}")
-
-    def unsupported(self, key: str, value: object, supported: str) -> UnsupportedModelError:
-        return UnsupportedModelError(
-            f"key '{self._name(key)}' is {shown(value)}",
-            path=self._path,
-            hint=f"this version runs {supported}",
-        )
-
-    def integer(
-        self, key: str, *, default: object = _NO_SUCH_KEY, low: int = 1, high: int = _MAX_SIZE
-    ) -> int:
-        value = self._get(key, default)
-        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-            raise self.fail(key, f"is {shown(value)}, not a whole number from {low} to {high}")
-        return value
-
-    def positive(self, key: str, *, default: object = _NO_SUCH_KEY, high: float = 1e30) -> float:
-        value = self._get(key, default)
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not number or not _SMALLEST <= value <= high:  # NaN is in no range
-            raise self.fail(key, f"is {shown(value)}, not a number above 0 and up to {high:g}")
-        return float(value)
-
-    def text(self, key: str, *, default: Any = _NO_SUCH_KEY) -> Any:
-        value = self._get(key, default)
-        if value is not default and not isinstance(value, str):
-            raise self.fail(key, f"is {shown(value)}, not a string")
-        return value
-
-    def boolean(self, key: str, *, default: bool) -> bool:
-        value = self._get(key, default)
-        if not isinstance(value, bool):
-            raise self.fail(key, f"is {shown(value)}, not true or false")
-        return value
-
-    def ids(self, key: str, high: int) -> tuple[int, ...]:
-        values = self._get(key, ())
-        try:
-            listed = tuple(index(value) for value in values)
-        except (TypeError, ValueError):
-            raise self.fail(key, f"is {shown(values)}, not a list of token ids") from None
-        if any(not 0 <= value < high for value in listed):
-            raise self.fail(key, f"is {shown(listed)}, not a list of token ids below {high}")
-        return listed
-
-    def _get(self, key: str, default: object) -> Any:
-        value = self._metadata.get(self._name(key), default)
-        if value is _NO_SUCH_KEY:
-            raise self.fail(key, "is missing")
-        return value
-
-    def _name(self, key: str) -> str:
-        return key.format(arch=getattr(self, "architecture", ""))
 
 
 def _read_denoiser(reader: _Keys) -> DenoiserConfig:
@@ -268,34 +227,56 @@ def _read_denoiser(reader: _Keys) -> DenoiserConfig:
         )
     if head_dim % 2:
         raise reader.fail(keys.HEAD_DIM, f"is {head_dim}, not an even number")
-    for key in (keys.VALUE_DIM, keys.ROPE_DIMS):
-        if reader.integer(key, default=head_dim) != head_dim:
-            raise reader.unsupported(key, reader.integer(key), f"only the head's {head_dim}")
     rope_theta = reader.positive(keys.ROPE_THETA, default=10000.0)
+    if reader.integer(keys.VALUE_DIM, default=head_dim) != head_dim:
+        value_dim = reader.integer(keys.VALUE_DIM)
+        raise reader.unsupported(keys.VALUE_DIM, value_dim, f"only the head's {head_dim}")
+    num_layers = reader.integer(keys.NUM_LAYERS, high=4096)
+    experts = None
+    if reader.family.has_experts:
+        experts = read_experts(reader, num_layers, renormalises=reader.family.renormalises)
     return DenoiserConfig(
         architecture=reader.architecture,
         hidden_size=hidden_size,
-        num_layers=reader.integer(keys.NUM_LAYERS, high=4096),
+        num_layers=num_layers,
         num_heads=num_heads,
         num_kv_heads=num_kv_heads,
         head_dim=head_dim,
-        feed_forward_size=reader.integer(keys.FEED_FORWARD_SIZE),
+        feed_forward_size=_feed_forward_size(reader, experts),
         vocab_size=reader.integer(keys.VOCAB_SIZE, default=reader.embedding_rows()),
         context_length=reader.integer(keys.CONTEXT_LENGTH),
         rms_norm_eps=reader.positive(keys.RMS_NORM_EPS, high=1.0),
         rope_theta=rope_theta,
         rope_pairs=reader.family.rope_pairs,
+        rotary_dims=_rotary_dims(reader, head_dim),
         qkv_bias=reader.family.qkv_bias,
         qk_norm=reader.family.qk_norm,
         gate_rank=reader.integer(keys.GATE_RANK, default=0, low=0),
-        yarn=read_yarn(reader, rope_theta),
+        yarn=read_yarn(reader, rope_theta, head_dim),
         query_scale=read_query_scale(reader),
+        experts=experts,
     )
+
+
+def _feed_forward_size(reader: _Keys, experts: Experts | None) -> int:
+    """Files of which every layer has experts need not tell it."""
+    unused = experts is not None and not experts.num_dense_layers
+    default = experts.size if unused and experts else REQUIRED
+    return reader.integer(keys.FEED_FORWARD_SIZE, default=default)
+
+
+def _rotary_dims(reader: _Keys, head_dim: int) -> int:
+    rotary_dims = reader.integer(keys.ROPE_DIMS, default=head_dim, high=head_dim)
+    if rotary_dims % 2:
+        raise reader.fail(keys.ROPE_DIMS, f"is {rotary_dims}, not an even number")
+    return rotary_dims
 
 
 def _read_diffusion(reader: _Keys, denoiser: DenoiserConfig) -> DiffusionConfig:
     canvas = _choice(reader, keys.CANVAS, "append", ("append", "in_place"))
     attention = _choice(reader, keys.ATTENTION, "full", ("full", "block", "causal_context"))
+    if denoiser.gate_rank and denoiser.experts:
+        raise reader.unsupported(keys.GATE_RANK, denoiser.gate_rank, "gated rows without experts")
     if denoiser.gate_rank and attention != "causal_context":
         raise reader.unsupported(keys.ATTENTION, attention, "causal_context with gated rows")
     canvas_length = None
@@ -316,6 +297,12 @@ def _read_diffusion(reader: _Keys, denoiser: DenoiserConfig) -> DiffusionConfig:
         sampler=reader.text(keys.SAMPLER, default=DEFAULT_SAMPLER),
         steps_per_block=_optional_integer(reader, keys.STEPS_PER_BLOCK),
         threshold=reader.positive(keys.THRESHOLD, default=DEFAULT_THRESHOLD, high=1.0),
+        edit_threshold=reader.positive(
+            keys.EDIT_THRESHOLD, default=DEFAULT_EDIT_THRESHOLD, high=1.0
+        ),
+        post_edit_steps=reader.integer(
+            keys.POST_EDIT_STEPS, default=DEFAULT_POST_EDIT_STEPS, low=0
+        ),
         factor=reader.positive(keys.FACTOR, default=DEFAULT_FACTOR),
         entropy_bound=reader.positive(keys.ENTROPY_BOUND, default=DEFAULT_ENTROPY_BOUND),
         rank=_choice(reader, keys.RANK, DEFAULT_RANK, RANKS),
@@ -331,7 +318,7 @@ def _choice(reader: _Keys, key: str, default: str, supported: tuple[str, ...]) -
     return value
 
 
-def _optional_integer(reader: _Keys, key: str, high: int = _MAX_SIZE) -> int | None:
+def _optional_integer(reader: _Keys, key: str, high: int = LARGEST) -> int | None:
     # 0 is no number of steps and no length, so it can stand for "not given".
     return reader.integer(key, default=0, low=0, high=high) or None
 

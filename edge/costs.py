@@ -102,19 +102,21 @@ class StepCosts:
 def guess(config: DenoiserConfig, threads: int) -> StepCosts:
     """Costs from the sizes alone, of the right shape but any scale."""
     width = config.num_heads * config.head_dim
-    kv_width = config.num_kv_heads * config.head_dim
-    per_layer = 2 * width + 2 * kv_width + 3 * config.feed_forward_size
-    body = config.num_layers * config.hidden_size * per_layer
     head = config.hidden_size * config.vocab_size
 
-    def ns(parameters: int, rows: int) -> float:
-        computed = 2 * parameters * rows / (_GUESSED_OPERATIONS_PER_NS * threads)
-        return max(parameters / _GUESSED_BYTES_PER_NS, computed)
+    def ns(computed: int, read: float, rows: int) -> float:
+        """By the parameters that each row meets, and those that are read for all of them."""
+        computed_ns = 2 * computed * rows / (_GUESSED_OPERATIONS_PER_NS * threads)
+        return max(read / _GUESSED_BYTES_PER_NS, computed_ns)
+
+    def body_ns(rows: int) -> float:
+        own = ns(config.linear_weights, config.touched_weights(rows), rows)
+        return own + rows * rows * attention
 
     attention = 4 * config.num_layers * width / (_GUESSED_OPERATIONS_PER_NS * threads)
     return StepCosts(
-        body=tuple((rows, ns(body, rows) + rows * rows * attention) for rows in KNOTS),
-        head=tuple((rows, ns(head, rows)) for rows in KNOTS),
+        body=tuple((rows, body_ns(rows)) for rows in KNOTS),
+        head=tuple((rows, ns(head, head, rows)) for rows in KNOTS),
         attention_ns=attention,
         source="guess",
     )

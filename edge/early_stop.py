@@ -69,6 +69,11 @@ class Schedule:
 RULES: dict[str, Callable[[], EarlyStop]] = {"stable": Stable, "schedule": Schedule}
 
 
+def begin(name: str) -> EarlyStop | None:
+    """A rule at the start of a span, None where there is none of that name."""
+    return RULES[name]() if name in RULES else None
+
+
 def logit_margin(rows: RowStats) -> NDArray[np.float64]:
     """Best logit less the second, [rows]; from the probabilities where there are no logits."""
     if rows.logits is not None:

@@ -9,12 +9,12 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from edge import remask
+from edge import early_stop, remask
 from edge.answer import Answer
 from edge.canvas import Block, RowStats
 from edge.commits import Commits
 from edge.credit import Credit
-from edge.early_stop import RULES, EarlyStop
+from edge.editing import edits, rounds_of
 from edge.engine import Candidates, Engine, Session
 from edge.guesses import Guesses
 from edge.pacing import Pacer
@@ -56,7 +56,7 @@ class Generation:
         self._tally = Tally(started_ns)
         self._guesses = Guesses(len(plan.canvas))
         self._commits = Commits(plan, self._diffusion.eos_ids, hurried=self._pacer is not None)
-        self._answer = Answer(plan.canvas, self._diffusion, plan.options)
+        self._answer = Answer(plan.canvas, self._diffusion, plan.options, is_edited=edits(plan))
         self._reporting = Reporting(
             engine,
             tokenizer,
@@ -226,21 +226,24 @@ class Generation:
         self, index: int, part: Part, block: Block | None = None
     ) -> Generator[Draft | Commit, None, str]:
         block = block or self._plan.blocks[index]
-        early_stop = self._early_stop()
+        rule = early_stop.begin(self._options.early_stop)
+        rounds = rounds_of(self._plan, self._commits, part)
         num_holes = len(self._canvas.holes(part.start, part.stop))
         # Every step commits at least one hole, so a part needs no more than it has holes.
-        for step in range(part.steps if self._runs_all_steps else num_holes):
+        for step in range(part.steps if self._runs_all_steps else num_holes + rounds.more_steps):
             holes = self._canvas.holes(part.start, part.stop)
-            if not len(holes) and not self._runs_all_steps:
+            if not len(holes) and not self._runs_all_steps and not rounds.goes_on():
                 break
-            rows = self._denoise(block, holes)
+            rows = self._denoise(block, rounds.asked(holes))
             if rows is None:
                 return "cancelled"
+            own = rounds.edit(rows, holes)
             progress = self._progress(part, step, num_holes, num_holes - len(holes))
-            stops = early_stop is not None and early_stop.is_due(rows, progress)
-            yield from self._take(index, rows, rows, progress, everything=stops)
+            stops = rule is not None and len(holes) > 0 and rule.is_due(own, progress)
+            yield from self._take(index, rows, own, progress, everything=stops)
             if self._answer.ends_early():
                 return "eos"
+        self._answer.part_done(part.stop)
         return "complete"
 
     def _denoise(self, block: Block, positions: NDArray[np.int32]) -> RowStats | None:
@@ -252,7 +255,8 @@ class Generation:
         """The same under a latency budget: what has no time for its own step is filled."""
         pacer, block = self._pacer, self._plan.blocks[index]
         assert pacer is not None
-        number, early_stop = self._plan.parts[index].index(part), self._early_stop()
+        number = self._plan.parts[index].index(part)
+        rule = early_stop.begin(self._options.early_stop)
         num_holes, step = len(self._canvas.holes(part.start, part.stop)), 0
         while len(holes := self._canvas.holes(part.start, part.stop)):
             known = self._guesses.cover(holes)
@@ -272,7 +276,7 @@ class Generation:
             own = rows.take(np.arange(len(holes)), holes)
             planned = pacer.planned_steps(index, number, step, len(holes))
             so_far = BlockProgress(step, step + planned, num_holes, num_holes - len(holes))
-            stops = early_stop is not None and early_stop.is_due(own, so_far)
+            stops = rule is not None and rule.is_due(own, so_far)
             progress = BlockProgress(0, planned, len(holes), 0)
             yield from self._take(index, rows, own, progress, everything=stops)
             if self._answer.ends_early():
@@ -347,7 +351,3 @@ class Generation:
         if self._session.num_refreshes > refreshes:
             self._tally.refresh_ns += spent
         return rows
-
-    def _early_stop(self) -> EarlyStop | None:
-        name = self._options.early_stop
-        return RULES[name]() if name in RULES else None

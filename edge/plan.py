@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +17,18 @@ from edge.dual_cache import DEFAULT_WINDOW, DualCache
 from edge.errors import ContextLengthError, RequestError
 from edge.request import GenerateConfig
 from edge.samplers.base import Sampler, SamplerOptions
+from edge.samplers.joint_threshold import JointThreshold
 
 DEFAULT_MAX_TOKENS = 128
+_PARAMETERS = (
+    "threshold",
+    "segment_threshold",
+    "factor",
+    "entropy_bound",
+    "rank",
+    "edit_threshold",
+    "post_edit_steps",
+)
 CHUNK = KNOTS[-1]  # most rows of a forward that stores the prompt: as many as are ever measured
 
 
@@ -156,7 +167,8 @@ def _check_cache(options: GenerateConfig, config: ModelConfig) -> None:
 
 def _sampler_options(name: str, options: GenerateConfig, config: ModelConfig) -> SamplerOptions:
     chosen: dict[str, Any] = {"seed": options.seed}
-    for parameter in ("threshold", "segment_threshold", "factor", "entropy_bound", "rank"):
+    preset = _preset(name, options)
+    for parameter in _PARAMETERS:
         given = getattr(options, parameter)
         if given is not None and parameter not in samplers.find(name).uses:
             fitting = [n for n in samplers.names() if parameter in samplers.find(n).uses]
@@ -165,9 +177,23 @@ def _sampler_options(name: str, options: GenerateConfig, config: ModelConfig) ->
                 hint=f"leave it out or use {' or '.join(fitting)}",
             )
         of_file = getattr(config.diffusion, parameter, None)  # not every one has a key
+        of_file = preset.get(parameter, of_file)
         if given is not None or of_file is not None:
             chosen[parameter] = of_file if given is None else given
     return SamplerOptions(**chosen)
+
+
+def _preset(name: str, options: GenerateConfig) -> Mapping[str, float]:
+    """What the preset says of the sampler's parameters, nothing without one."""
+    if options.preset is None:
+        return {}
+    if "preset" not in samplers.find(name).uses:
+        fitting = [n for n in samplers.names() if "preset" in samplers.find(n).uses]
+        raise RequestError(
+            f"preset has no effect on the sampler {name}",
+            hint=f"leave it out or use {' or '.join(fitting)}",
+        )
+    return JointThreshold.presets[options.preset]
 
 
 def _make_canvas(prompt: Any, options: GenerateConfig, config: ModelConfig) -> Canvas:

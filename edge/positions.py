@@ -17,6 +17,7 @@ from edge.formats import keys
 
 BETA_FAST, BETA_SLOW = 32.0, 1.0
 _LONGEST = 1 << 28
+_WIDEST_HEAD = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class Reader(Protocol):
         """The error for a value that this version does not do."""
 
 
-def read_yarn(reader: Reader, rope_theta: float) -> Yarn | None:
+def read_yarn(reader: Reader, rope_theta: float, head_dim: int) -> Yarn | None:
     """None where positions are not stretched."""
     kind = reader.text(keys.ROPE_SCALING, default="none")
     if kind == "none":
@@ -87,6 +88,8 @@ def read_yarn(reader: Reader, rope_theta: float) -> Yarn | None:
         raise reader.unsupported(keys.ROPE_SCALING, kind, "yarn or none")
     if rope_theta <= 1.0:
         raise reader.fail(keys.ROPE_THETA, f"is {rope_theta:g}, YaRN needs more than 1")
+    if head_dim > _WIDEST_HEAD:  # a claim, for which frequencies would be made at once
+        raise reader.fail(keys.HEAD_DIM, f"is {head_dim}, YaRN goes up to {_WIDEST_HEAD}")
     factor = reader.positive(keys.ROPE_FACTOR, high=1e6)
     if factor < 1.0:
         raise reader.fail(keys.ROPE_FACTOR, f"is {factor:g}, not a number from 1")

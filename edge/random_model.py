@@ -14,10 +14,12 @@ from gguf import GGMLQuantizationType, GGUFValueType, GGUFWriter
 
 from edge import _native
 from edge.formats import keys
+from edge.formats.experts import SCORES, Experts
 from edge.formats.groups import Layout, layout_for, own_layouts
-from edge.shapes import Shape
+from edge.shapes import ROUTER, Shape
 
 _VALUE_TYPES = {
+    bool: GGUFValueType.BOOL,
     int: GGUFValueType.UINT32,
     float: GGUFValueType.FLOAT32,
     str: GGUFValueType.STRING,
@@ -28,14 +30,14 @@ _ELEMENTS = {str: GGUFValueType.STRING, int: GGUFValueType.UINT32, bool: GGUFVal
 _NUM_DRAWN = 1 << 21
 
 
-def tensor_bytes(size: tuple[int, ...], kind: str) -> int:
-    """Bytes of a tensor whose matrices are stored as ``kind``; vectors are f32."""
-    return math.prod(size[:-1]) * _layout(size, kind).row_bytes(size[-1])
+def tensor_bytes(name: str, size: tuple[int, ...], kind: str) -> int:
+    """Bytes of a tensor whose matrices are stored as ``kind``; vectors and routers are f32."""
+    return math.prod(size[:-1]) * _layout(name, size, kind).row_bytes(size[-1])
 
 
 def weight_bytes(shape: Shape, kind: str) -> int:
     """Bytes of all tensors."""
-    return sum(tensor_bytes(size, kind) for _, size in shape.tensors())
+    return sum(tensor_bytes(name, size, kind) for name, size in shape.tensors())
 
 
 def write_random_model(
@@ -54,9 +56,9 @@ def write_random_model(
     _write_header(path, shape, kind, more_keys, architecture or shape.architecture)
     with path.open("ab") as file:
         _pad(file)
-        for _, size in shape.tensors():
-            num_bytes = tensor_bytes(size, kind)
-            _repeat(file, _content(size, kind), num_bytes)
+        for name, size in shape.tensors():
+            num_bytes = tensor_bytes(name, size, kind)
+            _repeat(file, _content(name, size, kind), num_bytes)
             _pad(file)
             advance(num_bytes)
 
@@ -74,7 +76,7 @@ def _write_header(
     for key, values in own_layouts(_stored(shape, kind)).items():
         writer.add_key_value(key, values, GGUFValueType.ARRAY, _ELEMENTS[type(values[0])])
     for name, size in shape.tensors():
-        layout, num_bytes = _layout(size, kind), tensor_bytes(size, kind)
+        layout, num_bytes = _layout(name, size, kind), tensor_bytes(name, size, kind)
         stored = GGMLQuantizationType["I8" if layout.is_own else layout.type.upper()]
         name, size = layout.stored_name(name), layout.stored_shape(size)
         writer.add_tensor_info(name, size, np.dtype(np.float32), num_bytes, stored)
@@ -88,6 +90,7 @@ def _write_header(
 
 def _metadata(shape: Shape) -> dict[str, int | float]:
     return {
+        **_expert_keys(shape.experts),
         keys.CONTEXT_LENGTH: shape.context_length,
         keys.HIDDEN_SIZE: shape.hidden_size,
         keys.NUM_LAYERS: shape.num_layers,
@@ -101,20 +104,38 @@ def _metadata(shape: Shape) -> dict[str, int | float]:
     }
 
 
-def _layout(size: tuple[int, ...], kind: str) -> Layout:
-    layout = layout_for("f32" if len(size) == 1 else kind, size[-1])
+def _expert_keys(experts: Experts | None) -> dict[str, int | float]:
+    if experts is None:
+        return {}
+    return {
+        keys.NUM_EXPERTS: experts.num_experts,
+        keys.NUM_USED_EXPERTS: experts.num_used,
+        keys.EXPERT_SIZE: experts.size,
+        keys.SHARED_EXPERT_SIZE: experts.shared_size,
+        keys.NUM_DENSE_LAYERS: experts.num_dense_layers,
+        keys.EXPERT_SCORES: {name: number for number, name in SCORES.items()}[experts.scores],
+        keys.EXPERTS_RENORMALISE: experts.renormalises,
+        keys.EXPERT_SCALE: experts.scale,
+        keys.NUM_EXPERT_GROUPS: experts.num_groups,
+        keys.NUM_USED_EXPERT_GROUPS: experts.num_used_groups,
+    }
+
+
+def _layout(name: str, size: tuple[int, ...], kind: str) -> Layout:
+    is_float = len(size) == 1 or name.endswith(ROUTER)
+    layout = layout_for("f32" if is_float else kind, size[-1])
     assert layout is not None, "every known shape's columns are whole groups"
     return layout
 
 
 def _stored(shape: Shape, kind: str) -> Iterator[tuple[str, int, Layout]]:
     for name, size in shape.tensors():
-        yield name, size[-1], _layout(size, kind)
+        yield name, size[-1], _layout(name, size, kind)
 
 
-def _content(size: tuple[int, ...], kind: str) -> memoryview:
+def _content(name: str, size: tuple[int, ...], kind: str) -> memoryview:
     """What is repeated until the tensor is full."""
-    return _ones(size) if len(size) == 1 else _random_block(_layout(size, kind))
+    return _ones(size) if len(size) == 1 else _random_block(_layout(name, size, kind))
 
 
 @lru_cache(maxsize=4)

@@ -92,6 +92,7 @@ class Reporting:
                 self._pacer,
                 confidences=given,
                 forced_tokens=int(self._commits.forced.sum()),
+                edited_tokens=self._commits.num_edits,
                 tokens=len(given) if self._canvas.is_form else len(answer),
                 clock=self._clock,
             ),

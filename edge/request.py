@@ -19,6 +19,7 @@ ON_INFEASIBLE = ("best_effort", "error")
 CACHES = ("exact", "dual")
 EARLY_STOPS = ("none", *early_stop.RULES)
 REMASKS = ("none", "conf")
+PRESETS = ("quality", "speed")
 
 _KINDS: dict[str, Any] = {
     "sampler": str,
@@ -31,6 +32,7 @@ _KINDS: dict[str, Any] = {
 _ALWAYS = ("temperature", "guidance", "reference")  # have a default of their own, not None
 _CHOICES = {
     "rank": RANKS,
+    "preset": PRESETS,
     "eos": EOS_RULES,
     "cache": CACHES,
     "early_stop": EARLY_STOPS,
@@ -44,6 +46,7 @@ _RANGES = {
     "temperature": (0.0, 1e4),
     "threshold": (_TINY, 1.0),
     "segment_threshold": (_TINY, 1.0),
+    "edit_threshold": (0.0, 1.0),
     "factor": (_TINY, 1e9),
     "entropy_bound": (_TINY, 1e9),
     "top_p": (_TINY, 1.0),
@@ -64,6 +67,10 @@ class GenerateConfig:
     sampler: name of the rule that picks what to commit, one of ``edge.samplers.names()``.
     threshold: confidence in (0, 1] above which ``low_confidence_dynamic``, ``block_refinement``
         and ``hierarchical`` commit.
+    edit_threshold: confidence above which ``joint_threshold`` replaces a token that stands.
+    post_edit_steps: of ``joint_threshold``, how many steps of a block may only edit (16), within
+        the steps that are given. Under a latency budget nothing is edited.
+    preset: of ``joint_threshold``, "quality" or "speed": its thresholds where none are given.
     segment_threshold: of ``hierarchical``, for the best of a run of holes (0.4).
     factor: of the sampler ``factor``; larger commits more at once.
     entropy_bound: nats, of the sampler ``entropy_bounded``.
@@ -106,6 +113,9 @@ class GenerateConfig:
     sampler: str | None = None
     threshold: float | None = None
     segment_threshold: float | None = None
+    edit_threshold: float | None = None
+    post_edit_steps: int | None = None
+    preset: str | None = None
     factor: float | None = None
     entropy_bound: float | None = None
     rank: str | None = None
@@ -149,6 +159,7 @@ class GenerateConfig:
         """Raises RequestError naming the option, what came, what is wanted."""
         for name in _COUNTS:
             _check_count(name, getattr(self, name))
+        _check_count("post_edit_steps", self.post_edit_steps, low=0)
         for name, (low, high) in _RANGES.items():
             _check_number(name, getattr(self, name), low, high)
         for name, allowed in _CHOICES.items():
@@ -193,9 +204,9 @@ def _is_whole(value: Any) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
-def _check_count(name: str, value: Any) -> None:
-    if value is not None and (not _is_whole(value) or value < 1):
-        raise RequestError(f"{name} is {value!r}", hint="give a whole number of at least 1")
+def _check_count(name: str, value: Any, low: int = 1) -> None:
+    if value is not None and (not _is_whole(value) or value < low):
+        raise RequestError(f"{name} is {value!r}", hint=f"give a whole number of at least {low}")
 
 
 def _check_number(name: str, value: Any, low: float, high: float) -> None:

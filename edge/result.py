@@ -22,10 +22,11 @@ class Stats:
     threshold. ``mean_confidence`` and
     ``min_confidence`` are over the committed tokens' probabilities, ``sampler_parameters`` what
     the rule worked with; ``remasked_tokens`` is how often one was put back to the mask to be
-    decided anew. ``cache`` says what was reused: ``exact`` what cannot change, ``dual`` what may
-    have; ``exact`` although ``dual`` was asked for means that it saved nothing. ``refreshes``
-    counts the full forwards of ``dual``, and ``cache_top1_disagreement`` is the share of open
-    positions whose best candidate such a refresh changed (None when none was compared).
+    decided anew, ``edited_tokens`` how often one was replaced. ``cache`` says what was reused:
+    ``exact`` what cannot change, ``dual`` what may have; ``exact`` although ``dual`` was asked
+    for means that it saved nothing. ``refreshes`` counts the full forwards of ``dual``, and
+    ``cache_top1_disagreement`` is the share of open positions whose best candidate such a refresh
+    changed (None when none was compared).
 
     Of the sampler ``speculative``: ``drafts`` were compared with what the model itself says next,
     ``drafted_tokens`` in all, of which ``accepted_tokens`` agreed and were kept.
@@ -77,6 +78,7 @@ class Stats:
     drafted_tokens: int
     accepted_tokens: int
     unverified_tokens: int
+    edited_tokens: int
     mean_confidence: float | None
     min_confidence: float | None
     cost_u: float | None

@@ -91,6 +91,7 @@ class Tally:
         *,
         confidences: NDArray[np.float64],
         forced_tokens: int,
+        edited_tokens: int,
         tokens: int,
         clock: Callable[[], int],
     ) -> Stats:
@@ -101,6 +102,7 @@ class Tally:
             **self._times(),
             **_of_the_budget(pacer),
             "forced_tokens": forced_tokens,
+            "edited_tokens": edited_tokens,
             "backend": backend.name,
             "isa": backend.isa,
             "threads": backend.threads,

@@ -27,7 +27,6 @@ from edge.bench import (
     figures,
     random_file,
     steps,
-    thinner,
     timed,
     warm_up,
 )
@@ -35,7 +34,7 @@ from edge.errors import RequestError, UnsupportedModelError
 from edge.formats import keys
 from edge.formats.groups import OWN_TYPES
 from edge.info import ModelInfo
-from edge.shapes import Shape
+from edge.shapes import Shape, thinner
 
 TRIALS = 3  # steps that choose llama.cpp's number of threads, and how they wait
 
@@ -47,8 +46,9 @@ _NETWORKS = {
     "edge-llama": "llama",
     "edge-qwen2": "qwen2",
     "edge-qwen3": "qwen3",
+    "edge-qwen3moe": "qwen3moe",
 }
-_KNOWN_THERE = ("llada", "dream")
+_KNOWN_THERE = ("llada", "dream", "llada-moe", "rnd1")
 _NEAREST_TYPES = {"int8": "q8_0", "int4": "q4_0"}
 _NO_TOKENIZER = "none"
 
@@ -137,6 +137,9 @@ def opened_shape(
 
     Raises like ``bench.opened_shape`` and ``LlamaPeer``.
     """
+    if shape.architecture not in _NETWORKS:
+        problem = f"llama.cpp has no network like {shape.architecture} that keeps a cache"
+        raise UnsupportedModelError(problem, hint="leave out --vs-llama")
     kind = _NEAREST_TYPES.get(kind, kind)
     thin = thinner(shape, layers)
     scale = shape.num_layers / thin.num_layers

@@ -18,6 +18,7 @@
 #include "own_types.h"
 #include "peak.h"
 #include "quantize.h"
+#include "shape_bindings.h"
 
 namespace edge {
 namespace {
@@ -312,7 +313,8 @@ void register_step_types(py::module_& m) {
         .def("values", cached<false>, py::arg("position"));
     py::class_<StepOutput> output(m, "StepOutput");
     output.def_readonly("cancelled", &StepOutput::cancelled)
-        .def_readonly("layers_done", &StepOutput::layers_done);
+        .def_readonly("layers_done", &StepOutput::layers_done)
+        .def_readonly("experts", &StepOutput::experts);
     const auto add_time = [&](const char* name, auto part) {
         output.def_property_readonly(name, [part](const StepOutput& o) { return o.times.*part; });
     };
@@ -337,14 +339,6 @@ void register_step_types(py::module_& m) {
 }
 
 void register_denoiser(py::module_& m) {
-    py::class_<DenoiserShape>(m, "DenoiserShape")
-        .def(py::init(&make_shape), py::kw_only(), py::arg("hidden_size"), py::arg("num_layers"),
-             py::arg("num_heads"), py::arg("num_kv_heads"), py::arg("head_dim"),
-             py::arg("feed_forward_size"), py::arg("vocab_size"), py::arg("context_length"),
-             py::arg("rms_norm_eps"), py::arg("rope_theta"), py::arg("rope_pairs"),
-             py::arg("qkv_bias") = false, py::arg("qk_norm") = false, py::arg("gate_rank") = 0,
-             py::arg("rope_frequencies") = std::vector<double>(), py::arg("rope_magnitude") = 1.0,
-             py::arg("query_scale") = 0.0, py::arg("query_scale_length") = 1);
     py::class_<Denoiser>(m, "Denoiser")
         .def(py::init(&make_denoiser), py::arg("file"), py::arg("shape"), py::arg("threads"),
              py::arg("activations") = "int8", py::arg("kv") = "auto", py::arg("isa") = "",
@@ -397,6 +391,7 @@ PYBIND11_MODULE(_native, m) {
     edge::register_errors(m);
     edge::register_files(m);
     edge::register_step_types(m);
+    edge::register_shapes(m);
     edge::register_denoiser(m);
     edge::register_calibration(m);
 }

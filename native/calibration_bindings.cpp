@@ -71,7 +71,12 @@ FloatArray embedded(Denoiser& denoiser, const IntArray& ids) {
     return rows_of(denoiser.embedded(to_vector(ids)), denoiser.shape().hidden_size);
 }
 
-// The hidden states that leave a layer and, if asked for, what entered its products.
+py::array_t<int32_t> numbers(const std::vector<int32_t>& values) {
+    return py::array_t<int32_t>(static_cast<py::ssize_t>(values.size()), values.data());
+}
+
+// The hidden states that leave a layer and, if asked for, what entered its products: those of all
+// rows, then of pairs of a row and an expert the experts, the rows and what entered the down ones.
 py::tuple run_layer(Denoiser& denoiser, int64_t index, const FloatArray& hidden,
                     const AttentionMask& mask, bool look) {
     std::vector<float> rows = hidden_rows(denoiser, hidden);
@@ -82,13 +87,20 @@ py::tuple run_layer(Denoiser& denoiser, int64_t index, const FloatArray& hidden,
     }
     const DenoiserShape& shape = denoiser.shape();
     py::list inputs;
+    py::object pairs = py::none();
     if (look) {
         inputs.append(rows_of(seen.attention, shape.hidden_size));
         inputs.append(rows_of(seen.attention_output, shape.query_width()));
         inputs.append(rows_of(seen.feed_forward, shape.hidden_size));
-        inputs.append(rows_of(seen.down, shape.feed_forward_size));
+        if (!seen.down.empty()) {
+            const int64_t num_rows = hidden.shape(0);
+            inputs.append(rows_of(seen.down, static_cast<int64_t>(seen.down.size()) / num_rows));
+        }
+        if (!seen.pair_rows.empty())
+            pairs = py::make_tuple(numbers(seen.pair_experts), numbers(seen.pair_rows),
+                                   rows_of(seen.pair_down, shape.experts.size));
     }
-    return py::make_tuple(rows_of(rows, shape.hidden_size), inputs);
+    return py::make_tuple(rows_of(rows, shape.hidden_size), inputs, pairs);
 }
 
 FloatArray head_inputs(Denoiser& denoiser, const FloatArray& hidden) {

@@ -37,10 +37,7 @@ Denoiser::Denoiser(std::shared_ptr<const ModelFile> file, const DenoiserShape& s
       num_threads_(options.num_threads),
       pool_owner_(::getpid()),
       pool_(std::make_unique<ThreadPool>(options.num_threads)),
-      rope_(shape.rope_pairs,
-            shape.rope_frequencies.empty()
-                ? plain_frequencies(shape.attention.head_dim, shape.rope_theta)
-                : shape.rope_frequencies,
+      rope_(shape.rope_pairs, shape.rotary_dims, shape.rope_theta, shape.rope_frequencies,
             shape.rope_magnitude) {
     TensorSource source(*file_);
     embedding_ = &source.take("token_embd.weight", {shape.vocab_size, shape.hidden_size});
@@ -58,7 +55,7 @@ Denoiser::Denoiser(std::shared_ptr<const ModelFile> file, const DenoiserShape& s
     panels_ = source.panels();
     const bool is_quantized = activations_ == Activations::int8 && !panels_.empty();
     shape_.attention.format = options.kv.value_or(is_quantized ? KeyFormat::bf16 : KeyFormat::f32);
-    scratch_ = std::make_unique<Scratch>(shape_.attention);
+    scratch_ = std::make_unique<Scratch>(shape_);
     if (options.pack) pack_panels();
 }
 
@@ -202,6 +199,7 @@ bool Denoiser::run_layers(const StepInput& input, const std::vector<int32_t>& id
         const Layer& layer = layers_[static_cast<size_t>(i)];
         run_attention(machine, layer, i, input);
         run_feed_forward(machine, layer, i, input);
+        if (layer.experts) scratch_->mixture.count(output.experts);
         ++output.layers_done;
     }
     return !should_stop(input);
@@ -323,11 +321,28 @@ void Denoiser::run_feed_forward(const Machine& machine, const Layer& layer, int6
                                 const StepInput& input) {
     Scratch& s = *scratch_;
     const int64_t rows = static_cast<int64_t>(s.all_rows.size());
-    const int64_t wide = shape_.feed_forward_size;
+    const int64_t wide = layer.gate.num_outputs();
     normalise(machine, layer.feed_forward_norm, s.all_rows, layer.gate_sums(),
               "the feed-forward part of " + layer_name(index));
     if (s.seen != nullptr) s.seen->feed_forward = s.input.values();
     charge_input();
+    if (layer.experts && !s.mixture.run(machine, *layer.experts, s.input, s.clock))
+        throw NumericFault("non-finite numbers in the experts of " + layer_name(index));
+    if (layer.experts && s.seen != nullptr) s.mixture.show(*s.seen);
+    if (wide > 0)
+        run_dense_part(machine, layer, index, input);
+    else
+        s.projected.assign(static_cast<size_t>(rows * shape_.hidden_size), 0.0f);
+    if (layer.experts) s.mixture.add_to(machine, shape_.hidden_size, s.projected.data());
+    add_to_hidden(machine, s.projected);
+}
+
+// Gate, up and down of what all rows go through.
+void Denoiser::run_dense_part(const Machine& machine, const Layer& layer, int64_t index,
+                              const StepInput& input) {
+    Scratch& s = *scratch_;
+    const int64_t rows = static_cast<int64_t>(s.all_rows.size());
+    const int64_t wide = layer.gate.num_outputs();
     s.gate.resize(static_cast<size_t>(rows * wide));
     s.up.resize(s.gate.size());
     multiply(machine, s.input,
@@ -345,7 +360,6 @@ void Denoiser::run_feed_forward(const Machine& machine, const Layer& layer, int6
     multiply(machine, s.input, {{&layer.down, s.projected.data(), shape_.hidden_size}});
     raise(machine, index, input, {{&layer.raises.down, s.projected.data(), shape_.hidden_size}});
     s.clock.charge(&StepTimes::gemm_ns);
-    add_to_hidden(machine, s.projected);
 }
 
 void Denoiser::add_to_hidden(const Machine& machine, const std::vector<float>& rows) {

@@ -77,6 +77,7 @@ private:
 
     Machine machine();
     WeightMatrix* find_matrix(const std::string& name);
+    std::vector<WeightMatrix>* find_experts(const std::string& name);
     void take_hidden(const std::vector<float>& hidden);
     void require_panels() const;
     bool run_layers(const StepInput& input, const std::vector<int32_t>& ids, StepOutput& output);
@@ -93,6 +94,8 @@ private:
                           const StepInput& input);
     void raise(const Machine& machine, int64_t index, const StepInput& input,
                std::initializer_list<Raised> products);
+    void run_dense_part(const Machine& machine, const Layer& layer, int64_t index,
+                        const StepInput& input);
     void add_to_hidden(const Machine& machine, const std::vector<float>& rows);
     void normalise(const Machine& machine, const std::vector<float>& weight,
                    const std::vector<int32_t>& rows, SumKinds sums, const std::string& place);

@@ -34,12 +34,24 @@ LayerGate take_gate(TensorSource& source, const DenoiserShape& shape, const std:
             take("ffn_down", hidden, wide)};
 }
 
+std::optional<ExpertLayer> take_experts(TensorSource& source, const DenoiserShape& shape,
+                                        const std::string& prefix, bool has_experts) {
+    if (!has_experts) return std::nullopt;
+    return ExpertLayer::take(source, shape.experts, shape.hidden_size, prefix);
+}
+
 }  // namespace
 
 Layer Layer::take(TensorSource& source, const DenoiserShape& shape, int64_t index) {
     const std::string prefix = "blk." + std::to_string(index) + ".";
     const int64_t hidden = shape.hidden_size;
-    const int64_t wide = shape.feed_forward_size;
+    const bool has_experts = shape.experts.are_in(index);
+    const int64_t wide = has_experts ? shape.experts.shared_size : shape.feed_forward_size;
+    const std::string end = has_experts ? "_shexp.weight" : ".weight";
+    const auto take_dense = [&](const char* name, int64_t num_outputs, int64_t depth) {
+        return wide == 0 ? WeightMatrix()
+                         : source.take_matrix(prefix + name + end, num_outputs, depth);
+    };
     return {source.take_floats(prefix + "attn_norm.weight", {hidden}),
             take_projection(source, shape, prefix + "attn_q", shape.query_width()),
             take_projection(source, shape, prefix + "attn_k", shape.kv_width()),
@@ -48,9 +60,10 @@ Layer Layer::take(TensorSource& source, const DenoiserShape& shape, int64_t inde
             take_head_norm(source, shape, prefix + "attn_k_norm.weight"),
             source.take_matrix(prefix + "attn_output.weight", hidden, shape.query_width()),
             source.take_floats(prefix + "ffn_norm.weight", {hidden}),
-            source.take_matrix(prefix + "ffn_gate.weight", wide, hidden),
-            source.take_matrix(prefix + "ffn_up.weight", wide, hidden),
-            source.take_matrix(prefix + "ffn_down.weight", hidden, wide),
+            take_dense("ffn_gate", wide, hidden),
+            take_dense("ffn_up", wide, hidden),
+            take_dense("ffn_down", hidden, wide),
+            take_experts(source, shape, prefix, has_experts),
             take_gate(source, shape, prefix)};
 }
 

@@ -1,8 +1,10 @@
 // The weights of one layer.
 #pragma once
 
+#include <optional>
 #include <vector>
 
+#include "experts.h"
 #include "gate.h"
 #include "shape.h"
 #include "tensors.h"
@@ -22,8 +24,9 @@ struct Layer {
     std::vector<float> query_norm, key_norm;  // [head_dim] or empty
     WeightMatrix attention_output;
     std::vector<float> feed_forward_norm;  // [hidden_size]
-    WeightMatrix gate, up, down;
-    LayerGate raises;  // of gated rows
+    WeightMatrix gate, up, down;           // of all rows; with experts there may be none
+    std::optional<ExpertLayer> experts;    // of those that a row takes
+    LayerGate raises;                      // of gated rows
 
     // Throws like TensorSource::take.
     static Layer take(TensorSource& source, const DenoiserShape& shape, int64_t index);
@@ -31,7 +34,9 @@ struct Layer {
     SumKinds input_sums() const {
         return query.weights.sums() | key.weights.sums() | value.weights.sums();
     }
-    SumKinds gate_sums() const { return gate.sums() | up.sums(); }
+    SumKinds gate_sums() const {
+        return gate.sums() | up.sums() | (experts ? experts->router.sums() : 0);
+    }
 };
 
 }  // namespace edge

@@ -79,18 +79,42 @@ void Denoiser::take_hidden(const std::vector<float>& hidden) {
 
 void Denoiser::replace(const std::string& name, std::shared_ptr<const ModelFile> file) {
     WeightMatrix* matrix = find_matrix(name);
+    std::vector<WeightMatrix>* experts = find_experts(name);
+    if (experts != nullptr) matrix = &experts->front();
     if (matrix == nullptr) throw std::invalid_argument("no matrix is called '" + name + "'");
     const std::lock_guard lock(mutex_);
     TensorSource source(*file);
-    WeightMatrix other = source.take_matrix(name, matrix->num_outputs(), matrix->depth());
+    const int64_t rows = matrix->num_outputs();
+    WeightMatrix other;
+    std::vector<WeightMatrix> others;
+    if (experts == nullptr)
+        other = source.take_matrix(name, rows, matrix->depth());
+    else
+        others = source.take_matrices(name, shape_.experts.num_experts, rows, matrix->depth());
     const Machine machine = this->machine();
     for (const auto& panels : source.panels()) {
         AlignedBytes packed = allocate_aligned(panels->num_bytes());
         panels->pack(packed.get(), machine.pool);
         panels->keep(std::move(packed));
     }
-    *matrix = std::move(other);
+    if (experts == nullptr)
+        *matrix = std::move(other);
+    else
+        *experts = std::move(others);
     replaced_[name] = std::move(file);
+}
+
+// Matrices of a layer's experts, nullptr when there are none of that name.
+std::vector<WeightMatrix>* Denoiser::find_experts(const std::string& name) {
+    for (size_t i = 0; i < layers_.size(); ++i) {
+        if (!layers_[i].experts) continue;
+        ExpertLayer& experts = *layers_[i].experts;
+        const std::string prefix = "blk." + std::to_string(i) + ".ffn_";
+        if (prefix + "gate_exps.weight" == name) return &experts.gate;
+        if (prefix + "up_exps.weight" == name) return &experts.up;
+        if (prefix + "down_exps.weight" == name) return &experts.down;
+    }
+    return nullptr;
 }
 
 // nullptr when there is none.
@@ -104,11 +128,11 @@ WeightMatrix* Denoiser::find_matrix(const std::string& name) {
             {"attn_k.weight", &layer.key.weights},
             {"attn_v.weight", &layer.value.weights},
             {"attn_output.weight", &layer.attention_output},
-            {"ffn_gate.weight", &layer.gate},
-            {"ffn_up.weight", &layer.up},
-            {"ffn_down.weight", &layer.down}};
+            {layer.experts ? "ffn_gate_shexp.weight" : "ffn_gate.weight", &layer.gate},
+            {layer.experts ? "ffn_up_shexp.weight" : "ffn_up.weight", &layer.up},
+            {layer.experts ? "ffn_down_shexp.weight" : "ffn_down.weight", &layer.down}};
         for (const auto& [own, matrix] : matrices)
-            if (prefix + own == name) return matrix;
+            if (prefix + own == name && matrix->num_outputs() > 0) return matrix;
     }
     return nullptr;
 }

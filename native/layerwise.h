@@ -10,8 +10,11 @@ namespace edge {
 struct LayerInputs {
     std::vector<float> attention;         // [rows, hidden_size]: query, key, value
     std::vector<float> attention_output;  // [rows, query_width]
-    std::vector<float> feed_forward;      // [rows, hidden_size]: gate, up
-    std::vector<float> down;              // [rows, feed_forward_size]
+    std::vector<float> feed_forward;      // [rows, hidden_size]: gate, up, those of experts too
+    std::vector<float> down;              // [rows, width] of what all rows go through, or empty
+    // Pairs of a row and an expert that it takes, by expert; of layers without experts empty.
+    std::vector<int32_t> pair_experts, pair_rows;  // [pairs]
+    std::vector<float> pair_down;                  // [pairs, width of an expert]: the experts' down
 };
 
 }  // namespace edge

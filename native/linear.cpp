@@ -43,11 +43,22 @@ auto& find_or_add(Sums& sums, SumKinds kind) {
 
 }  // namespace
 
+void LinearInput::divide(int tile_rows, const std::vector<int>& starts) {
+    tile_starts_ = {0};
+    group_tiles_ = {0};
+    for (size_t group = 0; group + 1 < starts.size(); ++group) {
+        const int rows = starts[group + 1] - starts[group];
+        const int tiles = (rows + tile_rows - 1) / tile_rows;
+        for (int tile = 1; tile <= tiles; ++tile)
+            tile_starts_.push_back(starts[group] + tile * rows / tiles);
+        group_tiles_.push_back(num_tiles());
+    }
+}
+
 void LinearInput::resize(const KernelTable& kernels, int rows, int64_t depth, SumKinds kinds) {
     rows_ = rows;
     depth_ = depth;
     kinds_ = kinds;
-    num_tiles_ = std::max(1, (rows + kernels.tile_rows - 1) / kernels.tile_rows);
     make_room(values_, rows * depth);
     if ((kinds & int8_kinds) != 0) {
         run_ = max_run;
@@ -68,7 +79,7 @@ void LinearInput::lay_out(SumKinds kind) {
     const int64_t num_groups = depth_ / sums.group;
     make_room(sums.values, rows_ * num_groups);
     sums.tiles.clear();
-    for (int tile = 0; tile < num_tiles_; ++tile) {
+    for (int tile = 0; tile < num_tiles(); ++tile) {
         const int first = first_row(tile);
         sums.tiles.push_back({quantized_.data() + first * depth_,
                               sums.values.data() + first * num_groups, scales_.data() + first,
@@ -82,7 +93,7 @@ void LinearInput::lay_out_halves(const KernelTable& kernels, SumKinds kind) {
     const int64_t num_groups = depth_ / sums.group;
     make_room(sums.values, rows_ * num_groups);
     sums.tiles.clear();
-    for (int tile = 0; tile < num_tiles_; ++tile) {
+    for (int tile = 0; tile < num_tiles(); ++tile) {
         const int first = first_row(tile);
         sums.tiles.push_back({halves_.data() + first * depth_ * kernels.half_bytes,
                               sums.values.data() + first * num_groups,
@@ -99,10 +110,8 @@ const std::vector<HalvesTile>& LinearInput::halves_tiles(SumKinds kind) const {
 }
 
 int LinearInput::tile_of(int row) const {
-    int tile = row * num_tiles_ / std::max(1, rows_);
-    while (first_row(tile + 1) <= row) ++tile;
-    while (first_row(tile) > row) --tile;
-    return tile;
+    const auto after = std::upper_bound(tile_starts_.begin(), tile_starts_.end(), row);
+    return static_cast<int>(after - tile_starts_.begin()) - 1;
 }
 
 bool LinearInput::quantize_row(const KernelTable& kernels, int row) {
@@ -171,53 +180,53 @@ template <typename Tile>
 using Gemm = void (*)(const Panel& panel, const Tile& tile, const OutputTile& out);
 
 template <typename Tile>
-void multiply_tiles(Gemm<Tile> gemm, Panel panel, int bits, const std::vector<Tile>& tiles,
-                    bool fetches, OutputTile out) {
-    int index = 0;
-    for (const Tile& tile : tiles) {
-        if (fetches) panel.ahead = next_panel(panel, bits, index++, static_cast<int>(tiles.size()));
+void multiply_tiles(Gemm<Tile> gemm, Panel panel, int bits, const InputRows& rows,
+                    const std::vector<Tile>& tiles, bool fetches, OutputTile out) {
+    const int num_tiles = rows.last_tile - rows.first_tile;
+    for (int index = 0; index < num_tiles; ++index) {
+        const Tile& tile = tiles[static_cast<size_t>(rows.first_tile + index)];
+        if (fetches) panel.ahead = next_panel(panel, bits, index, num_tiles);
         gemm(panel, tile, out);
         out.data += tile.rows * out.stride;
     }
 }
 
-void multiply_panel(const Machine& machine, const LinearInput& input, const WeightMatrix& weights,
+void multiply_panel(const Machine& machine, const InputRows& rows, const WeightMatrix& weights,
                     int64_t index, float* out, int64_t out_stride) {
     const KernelTable& kernels = machine.kernels;
     const Panel panel = weights.panel(index);
     const int bits = weights.bits();
     const int64_t cols = std::min<int64_t>(panel_cols, weights.num_outputs() - index * panel_cols);
     const OutputTile place{out, out_stride, static_cast<int>(cols)};
-    const bool fetches = input.rows() >= fewest_rows_to_fetch_ahead(kernels);
+    const bool fetches = rows.count() >= fewest_rows_to_fetch_ahead(kernels);
     const SumKinds kind = weights.sums();
-    if (!input.is_quantized_for(weights))
-        return (bits == 8 ? kernels.gemm_int8_float : kernels.gemm_int4_float)(
-            panel, input.floats(), place);
+    if (!rows.input.is_quantized_for(weights))
+        return (bits == 8 ? kernels.gemm_int8_float : kernels.gemm_int4_float)(panel, rows.floats(),
+                                                                               place);
     if ((kind & int8_kinds) != 0)
-        return multiply_tiles(bits == 8 ? kernels.gemm_int8 : kernels.gemm_int4, panel, bits,
-                              input.tiles(kind), fetches, place);
+        return multiply_tiles(bits == 8 ? kernels.gemm_int8 : kernels.gemm_int4, panel, bits, rows,
+                              rows.input.tiles(kind), fetches, place);
     multiply_tiles(bits == 8 ? kernels.gemm_int8_halves : kernels.gemm_int4_halves, panel, bits,
-                   input.halves_tiles(kind), /*fetches=*/false, place);
+                   rows, rows.input.halves_tiles(kind), /*fetches=*/false, place);
 }
 
 }  // namespace
 
-void multiply_panels(const Machine& machine, const LinearInput& input, const WeightMatrix& weights,
+void multiply_panels(const Machine& machine, const InputRows& rows, const WeightMatrix& weights,
                      int64_t first_panel, int64_t last_panel, float* out, int64_t out_stride) {
     const int64_t first = first_panel * panel_cols;
     if (!weights.is_quantized()) {
         const int64_t last = std::min(last_panel * panel_cols, weights.num_outputs());
-        return machine.kernels.gemm_float(weights.stored(), input.floats(), first, last,
-                                          out - first, out_stride);
+        return machine.kernels.gemm_float(weights.stored(), rows.floats(), first, last, out - first,
+                                          out_stride);
     }
     for (int64_t index = first_panel; index < last_panel; ++index)
-        multiply_panel(machine, input, weights, index, out + index * panel_cols - first,
-                       out_stride);
+        multiply_panel(machine, rows, weights, index, out + index * panel_cols - first, out_stride);
 }
 
-int64_t operations(const LinearInput& input, const WeightMatrix& weights) {
-    const bool is_int8 = input.is_quantized_for(weights) && (weights.sums() & int8_kinds) != 0;
-    return input.rows() * weights.num_outputs() * weights.depth() *
+int64_t operations(const InputRows& rows, const WeightMatrix& weights) {
+    const bool is_int8 = rows.input.is_quantized_for(weights) && (weights.sums() & int8_kinds) != 0;
+    return rows.count() * weights.num_outputs() * weights.depth() *
            (is_int8 ? 1 : float_multiply_add);
 }
 

@@ -29,7 +29,8 @@ struct Machine {
 };
 
 // The activations that enter a linear layer, float and (for quantized weights) int8 as well.
-// Rows are split evenly into tiles of at most KernelTable::tile_rows.
+// Rows are split evenly into tiles of at most KernelTable::tile_rows; where they are in groups
+// that meet weights of their own, each group is.
 class LinearInput {
 public:
     // Fill row r by produce(r, place) and, if sums are asked for, quantize it in the same go for
@@ -37,6 +38,16 @@ public:
     // must not throw.
     template <typename Produce>
     bool fill(const Machine& machine, int rows, int64_t depth, SumKinds kinds, Produce produce) {
+        one_group_ = {0, rows};
+        return fill_groups(machine, one_group_, depth, kinds, produce);
+    }
+
+    // The same in groups: rows starts[g]..starts[g + 1]-1 are those of group g.
+    template <typename Produce>
+    bool fill_groups(const Machine& machine, const std::vector<int>& starts, int64_t depth,
+                     SumKinds kinds, Produce produce) {
+        divide(machine.kernels.tile_rows, starts);
+        const int rows = starts.back();
         resize(machine.kernels, rows, depth, machine.activations == Activations::int8 ? kinds : 0);
         std::atomic<bool> finite{true};
         const int64_t element = is_quantized() ? quantized_element : added_element;
@@ -54,14 +65,15 @@ public:
         return (kinds_ & weights.sums()) != 0;
     }
     int rows() const { return rows_; }
-    int64_t depth() const { return depth_; }
     const float* row(int index) const { return values_.data() + index * depth_; }
     std::vector<float> values() const {  // [rows, depth]
         return {values_.begin(), values_.begin() + rows_ * depth_};
     }
-    FloatRows floats() const { return {values_.data(), depth_, rows_}; }
-    int num_tiles() const { return num_tiles_; }
-    int first_row(int tile) const { return tile * rows_ / num_tiles_; }
+    int64_t depth() const { return depth_; }
+    int num_tiles() const { return static_cast<int>(tile_starts_.size()) - 1; }
+    int first_row(int tile) const { return tile_starts_[static_cast<size_t>(tile)]; }
+    int num_groups() const { return static_cast<int>(group_tiles_.size()) - 1; }
+    int first_tile(int group) const { return group_tiles_[static_cast<size_t>(group)]; }
     // Of a kind that `fill` was asked for.
     const std::vector<QuantizedTile>& tiles(SumKinds kind) const;
     const std::vector<HalvesTile>& halves_tiles(SumKinds kind) const;
@@ -78,6 +90,7 @@ private:
     using GroupSums = Sums<int32_t, QuantizedTile>;
     using HalvesSums = Sums<float, HalvesTile>;
 
+    void divide(int tile_rows, const std::vector<int>& starts);
     void resize(const KernelTable& kernels, int rows, int64_t depth, SumKinds kinds);
     void lay_out(SumKinds kind);
     void lay_out_halves(const KernelTable& kernels, SumKinds kind);
@@ -89,8 +102,10 @@ private:
 
     int rows_ = 0;
     int64_t depth_ = 0;
-    int64_t run_ = max_run;  // divides all groups
-    int num_tiles_ = 1;
+    int64_t run_ = max_run;               // divides all groups
+    std::vector<int> tile_starts_ = {0};  // [tiles + 1]
+    std::vector<int> group_tiles_ = {0};  // [groups + 1], the first tile of each
+    std::vector<int> one_group_;
     SumKinds kinds_ = 0;
     // At least as large as this fill needs:
     std::vector<float> values_;
@@ -103,6 +118,23 @@ private:
     std::vector<HalvesSums> halves_sums_;
 };
 
+// All rows of an input, or those of one of its groups.
+struct InputRows {
+    const LinearInput& input;
+    int first_tile, last_tile;
+
+    InputRows(const LinearInput& all)  // NOLINT: meant to be implicit
+        : input(all), first_tile(0), last_tile(all.num_tiles()) {}
+    InputRows(const LinearInput& groups, int group)
+        : input(groups),
+          first_tile(groups.first_tile(group)),
+          last_tile(groups.first_tile(group + 1)) {}
+
+    int first_row() const { return input.first_row(first_tile); }
+    int count() const { return input.first_row(last_tile) - first_row(); }
+    FloatRows floats() const { return {input.row(first_row()), input.depth(), count()}; }
+};
+
 struct Product {
     const WeightMatrix* weights;
     float* out;  // [rows][out_stride]
@@ -110,11 +142,11 @@ struct Product {
 };
 
 // Columns [first_panel, last_panel) * 16 of one product; out points at the first of them.
-void multiply_panels(const Machine& machine, const LinearInput& input, const WeightMatrix& weights,
+void multiply_panels(const Machine& machine, const InputRows& rows, const WeightMatrix& weights,
                      int64_t first_panel, int64_t last_panel, float* out, int64_t out_stride);
 
 // What multiplying by these weights takes.
-int64_t operations(const LinearInput& input, const WeightMatrix& weights);
+int64_t operations(const InputRows& rows, const WeightMatrix& weights);
 
 // All products of one input in one parallel region.
 void multiply(const Machine& machine, const LinearInput& input,

@@ -69,7 +69,7 @@ FileEntry entry_of(const Panels& panels) {
     const std::string& name = panels.tensor().name;
     std::memcpy(entry.name, name.data(), std::min(name.size(), sizeof entry.name));
     entry.num_bytes = static_cast<uint64_t>(panels.num_bytes());
-    entry.num_outputs = static_cast<uint64_t>(panels.num_outputs());
+    entry.num_outputs = static_cast<uint64_t>(panels.num_matrices() * panels.num_outputs());
     entry.depth = static_cast<uint64_t>(panels.depth());
     entry.group = static_cast<uint64_t>(panels.code().group);
     entry.bits = static_cast<uint32_t>(panels.code().bits);

@@ -26,7 +26,8 @@ Panels::Panels(const ModelFile& file, const TensorInfo& tensor, const GroupCode&
     : file_(file),
       tensor_(tensor),
       code_(code),
-      num_outputs_(static_cast<int64_t>(tensor.rows())),
+      num_matrices_(tensor.shape.size() == 3 ? static_cast<int64_t>(tensor.shape[0]) : 1),
+      num_outputs_(static_cast<int64_t>(tensor.rows()) / num_matrices_),
       depth_(static_cast<int64_t>(tensor.cols())),
       row_bytes_(static_cast<int64_t>(tensor.num_bytes / tensor.rows())),
       num_groups_(depth_ / code.group),
@@ -79,11 +80,12 @@ void Panels::pack(std::byte* out, ThreadPool& pool) const {
 void Panels::pack_panel(std::byte* out, int64_t index) const {
     const std::byte* stored = file_.bytes_of(tensor_);
     UnpackedBlock block{};
-    for (int column = 0; column < panel_cols; ++column) {
-        const int64_t output = index * panel_cols + column;
-        if (output >= num_outputs_) return;
+    const int64_t matrix = index / panels_per_matrix();
+    const int64_t first = index % panels_per_matrix() * panel_cols;
+    for (int column = 0; column < panel_cols && first + column < num_outputs_; ++column) {
+        const int64_t row = matrix * num_outputs_ + first + column;
         for (int64_t b = 0; b < depth_ / code_.block; ++b) {
-            code_.unpack(code_, stored + output * row_bytes_, b, block);
+            code_.unpack(code_, stored + row * row_bytes_, b, block);
             place(out, block, b * code_.block, index, column);
         }
     }

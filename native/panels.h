@@ -1,5 +1,6 @@
 // A quantized tensor's weights interleaved into panels (kernels.h says how), wherever those bytes
-// are: in memory of their own, or in a mapped side file (panel_file.h).
+// are: in memory of their own, or in a mapped side file (panel_file.h). A tensor of three
+// dimensions is several matrices one after the other, each in whole panels.
 //
 // One run of bytes: lines [panels][...], then the scales' halves and whole numbers, then the
 // minima's, each part at a multiple of 64 bytes.
@@ -24,7 +25,8 @@ public:
 
     const TensorInfo& tensor() const { return tensor_; }
     const GroupCode& code() const { return code_; }
-    int64_t num_outputs() const { return num_outputs_; }
+    int64_t num_matrices() const { return num_matrices_; }
+    int64_t num_outputs() const { return num_outputs_; }  // of a matrix
     int64_t depth() const { return depth_; }
     int64_t num_bytes() const { return parts_.end; }  // a multiple of line_bytes
 
@@ -36,6 +38,7 @@ public:
     void refer_to(const std::byte* packed) { packed_ = packed; }
     bool are_placed() const { return packed_ != nullptr; }
 
+    int64_t panels_per_matrix() const { return (num_outputs_ + panel_cols - 1) / panel_cols; }
     Panel panel(int64_t index) const;
 
 private:
@@ -48,7 +51,7 @@ private:
         int64_t end;
     };
 
-    int64_t num_panels() const { return (num_outputs_ + panel_cols - 1) / panel_cols; }
+    int64_t num_panels() const { return num_matrices_ * panels_per_matrix(); }
     int64_t panel_bytes() const { return depth_ * panel_cols * code_.bits / 8; }
     Parts find_parts() const;
     PanelScales of_panel(const ScaleParts& parts, int64_t index) const;
@@ -61,6 +64,7 @@ private:
     const ModelFile& file_;
     const TensorInfo& tensor_;
     GroupCode code_;
+    int64_t num_matrices_;
     int64_t num_outputs_;
     int64_t depth_;
     int64_t row_bytes_;

@@ -9,16 +9,12 @@ float QueryScale::at(int64_t position) const {
     return static_cast<float>(1.0 + beta * std::log1p(steps));
 }
 
-std::vector<double> plain_frequencies(int64_t rotary_dims, double theta) {
-    std::vector<double> found;
-    for (int64_t i = 0; i < rotary_dims / 2; ++i) {
-        const double exponent = -2.0 * static_cast<double>(i) / static_cast<double>(rotary_dims);
-        found.push_back(std::pow(theta, exponent));
-    }
-    return found;
-}
-
 void Rope::extend(int64_t end) {
+    // Not before the first step: until a file's tensors were seen its sizes are only a claim.
+    for (auto i = static_cast<int64_t>(frequencies_.size()); i < num_pairs(); ++i) {
+        const double exponent = -2.0 * static_cast<double>(i) / static_cast<double>(rotary_dims_);
+        frequencies_.push_back(std::pow(theta_, exponent));
+    }
     for (int64_t position = static_cast<int64_t>(cosines_.size()) / num_pairs(); position < end;
          ++position) {
         for (const double frequency : frequencies_) {

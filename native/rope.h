@@ -16,13 +16,17 @@ struct QueryScale {
     float at(int64_t position) const;
 };
 
-std::vector<double> plain_frequencies(int64_t rotary_dims, double theta);
-
 class Rope {
 public:
-    // `frequencies` in radians per position, one per pair; `magnitude` multiplies what is rotated.
-    Rope(RopePairs pairs, std::vector<double> frequencies, double magnitude)
-        : pairs_(pairs), frequencies_(std::move(frequencies)), magnitude_(magnitude) {}
+    // `frequencies` in radians per position, one per pair; none: those of `theta`. `magnitude`
+    // multiplies what is rotated.
+    Rope(RopePairs pairs, int64_t rotary_dims, double theta, std::vector<double> frequencies,
+         double magnitude)
+        : pairs_(pairs),
+          rotary_dims_(rotary_dims),
+          theta_(theta),
+          frequencies_(std::move(frequencies)),
+          magnitude_(magnitude) {}
 
     // Make the table cover positions below `end`.
     void extend(int64_t end);
@@ -31,9 +35,11 @@ public:
     void rotate(float* heads, int64_t num_heads, int64_t head_dim, int64_t position) const;
 
 private:
-    int64_t num_pairs() const { return static_cast<int64_t>(frequencies_.size()); }
+    int64_t num_pairs() const { return rotary_dims_ / 2; }
 
     RopePairs pairs_;
+    int64_t rotary_dims_;
+    double theta_;
     std::vector<double> frequencies_;
     double magnitude_;
     std::vector<float> cosines_;  // [positions][pairs]

@@ -6,6 +6,7 @@
 
 #include "attention.h"
 #include "denoiser.h"
+#include "experts.h"
 #include "gate.h"
 #include "head.h"
 #include "key_blocks.h"
@@ -17,7 +18,8 @@ namespace edge {
 
 // Reused between steps, so that a step allocates only when it is larger than those before.
 struct Denoiser::Scratch {
-    explicit Scratch(const AttentionShape& shape) : key_blocks(shape), attention(shape) {}
+    explicit Scratch(const DenoiserShape& shape)
+        : key_blocks(shape.attention), attention(shape.attention), mixture(shape.experts) {}
 
     StepClock clock;
     std::vector<float> hidden;        // [active, hidden_size]
@@ -34,6 +36,7 @@ struct Denoiser::Scratch {
     LinearInput input;
     std::vector<float> unguided;  // [head rows, hidden_size] of the guidance's canvas
     Attention attention;
+    Mixture mixture;
     Head head;
     Gate gate_rows;
     LayerInputs* seen = nullptr;  // gets copies of a layer's inputs

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "attention.h"
+#include "experts.h"
 #include "head.h"
 #include "kv_cache.h"
 #include "sampling.h"
@@ -57,6 +58,7 @@ struct StepOutput {
     bool cancelled = false;
     int64_t layers_done = 0;
     StepTimes times;
+    ExpertCounts experts;
     std::vector<HeadRow> rows;  // [head_rows]
 };
 

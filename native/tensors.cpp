@@ -59,9 +59,20 @@ const TensorInfo& TensorSource::take(const std::string& name,
 
 WeightMatrix TensorSource::take_matrix(const std::string& name, int64_t num_outputs,
                                        int64_t depth) {
-    const TensorInfo& tensor = take(name, {num_outputs, depth});
+    return make_matrix(take(name, {num_outputs, depth}));
+}
+
+std::vector<WeightMatrix> TensorSource::take_matrices(const std::string& name, int64_t count,
+                                                      int64_t num_outputs, int64_t depth) {
+    const WeightMatrix all = make_matrix(take(name, {count, num_outputs, depth}));
+    std::vector<WeightMatrix> matrices;
+    for (int64_t i = 0; i < count; ++i) matrices.push_back(all.matrix(i));
+    return matrices;
+}
+
+WeightMatrix TensorSource::make_matrix(const TensorInfo& tensor) {
     const bool is_quantized = find_group_code(tensor.type).has_value();
-    const bool takes_bf16 = is_quantized && bf16_activations_.erase(name) > 0;
+    const bool takes_bf16 = is_quantized && bf16_activations_.erase(tensor.name) > 0;
     WeightMatrix matrix(file_, tensor, takes_bf16);
     if (is_quantized) panels_.push_back(matrix.panels());
     return matrix;

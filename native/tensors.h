@@ -24,6 +24,9 @@ public:
     // Throws FileFault for a missing or misshapen tensor, UnsupportedFault for its type.
     const TensorInfo& take(const std::string& name, std::initializer_list<int64_t> shape);
     WeightMatrix take_matrix(const std::string& name, int64_t num_outputs, int64_t depth);
+    // [count, num_outputs, depth] as so many matrices.
+    std::vector<WeightMatrix> take_matrices(const std::string& name, int64_t count,
+                                            int64_t num_outputs, int64_t depth);
     std::vector<float> take_floats(const std::string& name, std::initializer_list<int64_t> shape);
 
     // The panels of all quantized matrices taken, to be placed before the first product.
@@ -35,6 +38,8 @@ public:
     void refuse_leftovers() const;
 
 private:
+    WeightMatrix make_matrix(const TensorInfo& tensor);
+
     const ModelFile& file_;
     std::vector<std::shared_ptr<Panels>> panels_;
     std::unordered_set<std::string> taken_;

@@ -32,11 +32,15 @@ inline SumKinds sum_kind(int64_t group, int zero_point) {
 // which whoever loads the file must place before a product. [num_outputs, depth].
 class WeightMatrix {
 public:
+    WeightMatrix() = default;  // of no outputs
     // `file` must stay mapped while this lives. With `bf16_activations` quantized weights meet
     // bfloat16 where they would meet int8.
     WeightMatrix(const ModelFile& file, const TensorInfo& tensor, bool bf16_activations = false);
 
-    int64_t num_outputs() const { return num_outputs_; }
+    // One of the matrices of a tensor of three dimensions, as all of which this was made.
+    WeightMatrix matrix(int64_t index) const;
+
+    int64_t num_outputs() const { return num_outputs_; }  // of a matrix
     int64_t depth() const { return depth_; }
     int64_t num_panels() const { return (num_outputs_ + panel_cols - 1) / panel_cols; }
     bool is_quantized() const { return panels_ != nullptr; }
@@ -50,15 +54,17 @@ public:
 
     // Quantized:
     int bits() const { return panels_->code().bits; }
-    Panel panel(int64_t index) const { return panels_->panel(index); }
+    Panel panel(int64_t index) const { return panels_->panel(first_panel_ + index); }
     const std::shared_ptr<Panels>& panels() const { return panels_; }
 
 private:
-    int64_t num_outputs_;
-    int64_t depth_;
+    int64_t num_outputs_ = 0;
+    int64_t depth_ = 0;
+    int64_t num_bytes_ = 0;  // of a matrix as it is stored
+    int64_t first_panel_ = 0;
     FloatFormat format_ = FloatFormat::f32;
-    const std::byte* data_;
-    bool bf16_activations_;
+    const std::byte* data_ = nullptr;
+    bool bf16_activations_ = false;
     std::shared_ptr<Panels> panels_;  // nullptr: float weights
 };
 

@@ -75,10 +75,11 @@ class Moments:
 
     def factors(self) -> list[NDArray[np.float32]]:
         """Of each block the upper triangular U with ``UᵀU`` the inverse of the damped moments."""
-        return [_inverse_factor(block) for block in self.blocks]
+        return [inverse_factor(block) for block in self.blocks]
 
 
-def _inverse_factor(moments: NDArray[np.float32]) -> NDArray[np.float32]:
+def inverse_factor(moments: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The upper triangular U with ``UᵀU`` the inverse of the damped moments."""
     damped = moments.astype(np.float64)
     mean = float(np.diagonal(damped).mean())
     damped[np.diag_indices(len(damped))] += _DAMPING * mean if mean > 0 else 1.0

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from convert.calibration.expert_inputs import ExpertInputs, Pairs, of_layer
 from convert.calibration.moments import Moments
 from convert.canvases import NoisyCanvas
 from convert.parallel import in_order
@@ -19,13 +20,14 @@ from edge.formats.gguf_file import header_of, open_model
 
 Hidden = list[NDArray[np.float32]]  # of each canvas [rows, hidden_size]
 
-# The matrices that share each of the inputs that `_native.run_layer` shows.
-_SHARING = (
+# The matrices that share each of the inputs that `_native.run_layer` shows of all rows.
+_ATTENTION = (
     ("attn_q.weight", "attn_k.weight", "attn_v.weight"),
     ("attn_output.weight",),
-    ("ffn_gate.weight", "ffn_up.weight"),
-    ("ffn_down.weight",),
 )
+_DENSE = (("ffn_gate.weight", "ffn_up.weight"), ("ffn_down.weight",))
+_SHARED = (("ffn_gate_shexp.weight", "ffn_up_shexp.weight"), ("ffn_down_shexp.weight",))
+_EXPERTS = (("ffn_gate_exps.weight", "ffn_up_exps.weight"), ("ffn_down_exps.weight",))
 
 
 class Reference:
@@ -49,7 +51,19 @@ class Reference:
 
     def matrices_of(self, layer: int) -> list[str]:
         """Names of a layer's matrices."""
-        return [f"blk.{layer}.{name}" for names in _SHARING for name in names]
+        groups = (*self._sharing(layer), *(_EXPERTS if self._has_experts(layer) else ()))
+        return [f"blk.{layer}.{name}" for names in groups for name in names]
+
+    def _has_experts(self, layer: int) -> bool:
+        experts = self.config.denoiser.experts
+        return experts is not None and layer >= experts.num_dense_layers
+
+    def _sharing(self, layer: int) -> tuple[tuple[str, ...], ...]:
+        """Names of the matrices that all rows meet, by their inputs."""
+        if not self._has_experts(layer):
+            return _ATTENTION + _DENSE
+        experts = self.config.denoiser.experts
+        return _ATTENTION + (_SHARED if experts and experts.shared_size else ())
 
     @property
     def head(self) -> str:
@@ -68,21 +82,32 @@ class Reference:
     def run_layer(self, layer: int, canvases: Sequence[NoisyCanvas], hidden: Hidden) -> None:
         """Change `hidden` from what enters a layer to what leaves it."""
         for number, canvas in enumerate(canvases):
-            hidden[number], _ = self._run(layer, canvas, hidden[number], look=False)
+            hidden[number], _, _ = self._run(layer, canvas, hidden[number], look=False)
 
     def watch_layer(
         self, layer: int, canvases: Sequence[NoisyCanvas], hidden: Hidden
-    ) -> dict[str, Moments]:
+    ) -> dict[str, Moments | ExpertInputs]:
         """The same, and the moments of what enters each matrix, by its name."""
         moments: list[Moments] = []
+        routed: list[Pairs] = []
+        normed: list[NDArray[np.float32]] = []
+        sharing = self._sharing(layer)
         for number, canvas in enumerate(canvases):
-            hidden[number], inputs = self._run(layer, canvas, hidden[number], look=True)
+            hidden[number], inputs, pairs = self._run(layer, canvas, hidden[number], look=True)
+            if pairs is not None:
+                normed.append(inputs[len(_ATTENTION)])
+                routed.append(pairs)
+            inputs = inputs[: len(sharing)]
             moments = moments or [Moments.of_columns(each.shape[1]) for each in inputs]
-            pairs = zip(moments, inputs, strict=True)
-            list(in_order(lambda pair: pair[0].add(pair[1]), pairs, self.threads))
+            added = zip(moments, inputs, strict=True)
+            list(in_order(lambda pair: pair[0].add(pair[1]), added, self.threads))
+        found: list[Moments | ExpertInputs] = [*moments]
+        if routed:
+            sharing += _EXPERTS
+            found += of_layer(normed, routed)
         return {
             f"blk.{layer}.{name}": each
-            for names, each in zip(_SHARING, moments, strict=True)
+            for names, each in zip(sharing, found, strict=True)
             for name in names
         }
 
@@ -110,7 +135,7 @@ class Reference:
 
     def _run(
         self, layer: int, canvas: NoisyCanvas, hidden: NDArray[np.float32], look: bool
-    ) -> tuple[NDArray[np.float32], list[NDArray[np.float32]]]:
+    ) -> tuple[NDArray[np.float32], list[NDArray[np.float32]], Pairs | None]:
         gated = self.config.denoiser.gate_rank > 0
         mask = attention_of(self.config.diffusion, canvas.context_length, gated=gated)
         with native_errors(self.path):

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convert.calibration.compensation import round_compensated
+from convert.calibration.expert_inputs import ExpertInputs
 from convert.calibration.moments import Moments
 from convert.calibration.reference import Reference
 from convert.calibration.smoothing import BEFORE_HEAD, IN_LAYER, Place, Smoothing
@@ -63,16 +64,33 @@ class Rounding:
         are_kept = all(self.work.holds(name) and name in self.noise for name in chosen)
         return self.smoothing.recall(places) and are_kept
 
-    def _round(self, moments: Mapping[str, Moments], places: Sequence[Place]) -> None:
+    def _round(
+        self, moments: Mapping[str, Moments | ExpertInputs], places: Sequence[Place]
+    ) -> None:
         self.smoothing.choose(places, moments)
         factors, made_of = [], None
         for name in filter(self.tensors.__contains__, moments):
             each = moments[name]
-            if each is not made_of:  # neighbours share their inputs
-                factors, made_of = each.factors(), each
-            self.work.keep(name, self._rounded(name, factors))
+            if isinstance(each, ExpertInputs):
+                rounded = self._rounded_experts(name, each)
+            else:
+                if each is not made_of:  # neighbours share their inputs
+                    factors, made_of = each.factors(), each
+                rounded = self._rounded(name, factors)
+            self.work.keep(name, rounded)
             self.noise[name] = each.int8_noise
         self.work.keep_json(_NOISE, self.noise)
+
+    def _rounded_experts(self, name: str, inputs: ExpertInputs) -> Iterator[NDArray[np.uint8]]:
+        """Expert by expert, each with the factors of its own rows."""
+        layout = self.tensors[name].layout
+        num_experts, num_rows, _ = self.reference.file.tensors[name].shape
+
+        def work(expert: int) -> NDArray[np.uint8]:
+            values = self.reference.rows(name, expert * num_rows, num_rows)
+            return round_compensated(values, layout, inputs.factors(expert))
+
+        return in_order(work, range(num_experts), self.reference.threads)
 
     def _rounded(
         self, name: str, factors: Sequence[NDArray[np.float32]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -114,7 +115,11 @@ class Sensitivity:
         """A file with that tensor alone, rounded to nearest."""
         stored = replace(tensor, layout=layout)
         plan = Plan(layout.type, (stored,))
-        parts = (encoded(stored, self._values(tensor, r.first, r.count)) for r in tensor.spec.parts)
+        each = math.prod(tensor.spec.shape[1:-1])  # of the file's rows, per one of the tensor
+        parts = (
+            encoded(stored, self._values(tensor, rows.first * each, rows.count * each))
+            for rows in tensor.spec.parts
+        )
         entries = (self._architecture, *own_layouts(plan))
         write_gguf(self._scratch, entries, plan, lambda _: parts, lambda _: None)
         return open_model(self._scratch)
@@ -125,7 +130,7 @@ class Sensitivity:
     def _ladder(
         self, tensor: PlannedTensor, mean_squares: NDArray[np.float64], kl: float
     ) -> list[Rung]:
-        num_rows = tensor.spec.shape[0]
+        num_rows = math.prod(tensor.spec.shape[:-1])
         count = min(_SAMPLED_ROWS, num_rows)
         values = self._values(tensor, (num_rows - count) // 2, count)
         layouts = _layouts(tensor)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convert.calibration.compensation import read_back
+from convert.calibration.expert_inputs import ExpertInputs
 from convert.calibration.moments import Moments
 from convert.calibration.reference import Reference
 from convert.channel_scales import ChannelScales, Exponents
@@ -83,11 +84,17 @@ class Smoothing:
                 self._set(place, np.array(exponents, np.int32))
         return kept is not None
 
-    def choose(self, places: Sequence[Place], moments: Mapping[str, Moments]) -> None:
-        """Find scales for places whose inputs have these moments, which become the scaled ones'."""
+    def choose(
+        self, places: Sequence[Place], moments: Mapping[str, Moments | ExpertInputs]
+    ) -> None:
+        """Find scales for places whose inputs have these moments, which become the scaled ones'.
+
+        What experts read stays as it is: the router reads it too, and stays float.
+        """
         chosen = {}
         for place in filter(self._is_open, places):
             inputs = moments[place.matrices[0]]
+            assert isinstance(inputs, Moments), "no place holds matrices of experts"
             matrices = [self._met(name) for name in place.matrices]
             exponents = exponents_for(inputs, matrices, self._heads(place))
             chosen[place.matrices[0]] = exponents.tolist()

@@ -18,7 +18,7 @@ from convert.metadata import Entry, describe
 from convert.source import Source
 from edge.errors import ModelFileError, UnsupportedModelError
 
-Role = Literal["norm", "bias", "embedding", "head", "linear", "table", "gate"]
+Role = Literal["norm", "bias", "embedding", "head", "linear", "router", "table", "gate"]
 # Tables that a model makes from its settings and old checkpoints store nevertheless.
 _IGNORED_SUFFIXES = (".rotary_emb.inv_freq",)
 _MOST_NAMES = 100

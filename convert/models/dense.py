@@ -1,8 +1,9 @@
-"""Dense denoisers with the tensor names of Llama, Qwen2 and Qwen3.
+"""Denoisers with the tensor names of Llama, Qwen2 and Qwen3, or names that stand for those.
 
 RMSNorm, grouped heads, rotary positions in half-split form, SwiGLU; with or without biases of
-q, k and v, with or without a norm of each head of q and k. Facts: the modelling files of those
-families, and the checkpoints published with Dream, dllm (A2D), SDAR and Fast-dLLM v2.
+q, k and v, with or without a norm of each head of q and k, with or without experts. Facts: the
+modelling files of those families, and the checkpoints published with Dream, dllm (A2D), SDAR,
+Fast-dLLM v2, LLaDA-MoE, LLaDA2 and RND1.
 """
 
 from __future__ import annotations
@@ -13,15 +14,17 @@ from dataclasses import dataclass, replace
 from convert.checkpoint import Checkpoint
 from convert.json_file import shown
 from convert.metadata import Entry
+from convert.models import experts as mixtures
 from convert.models import loops, positions
 from convert.models import shape as sizes
-from convert.models.base import Choices, ConfigReader, Role, Spec, TensorSpec, folded
+from convert.models.base import Choices, ConfigReader, Spec, TensorSpec, folded
 from convert.models.diffusion import DiffusionReader
 from convert.models.gate import gate_entries, gate_tensors
 from convert.models.shape import DenseShape
 from convert.models.tokens import read_special_tokens
 from edge.errors import UnsupportedModelError
 from edge.formats import keys
+from edge.formats.experts import Experts
 
 _EMBEDDING = "model.embed_tokens.weight"
 _HEAD = "lm_head.weight"
@@ -40,6 +43,7 @@ _CAUSAL: dict[str, object] = {keys.ATTENTION: "causal_context"}
 _CANNOT = "this kind of model cannot be converted"
 
 Loop = Callable[[ConfigReader, Choices, int], dict[str, object]]
+ReadExperts = Callable[[ConfigReader, int], Experts]
 
 
 @dataclass(frozen=True)
@@ -48,8 +52,10 @@ class Family:
 
     `public_name` is the architecture under which stock llama.cpp runs it too, where it can.
     An `autoregressive` class is refused unless something says that the model is a denoiser.
-    `root` and `head` are what its checkpoints call the network below the head, and the head.
-    `note` may have something to tell the user.
+    `root` and `head` are what its checkpoints call the network below the head, and the head;
+    `source_names` are further parts of this module's tensor names and what the class has in their
+    place. `note` may have something to tell the user. `experts` reads what its mixtures are, and
+    `feed_forward_key` names the width of layers without any.
     """
 
     architecture: str
@@ -61,6 +67,10 @@ class Family:
     root: str = "model"
     head: str = "lm_head"
     note: Callable[[ConfigReader, Choices], str] | None = None
+    source_names: tuple[tuple[str, str], ...] = ()
+    experts: ReadExperts | None = None
+    feed_forward_key: str = "intermediate_size"
+    partial_rotary: bool = False
 
     def build(self, checkpoint: Checkpoint, choices: Choices) -> Spec:
         """Declare the tensors and keys of a checkpoint.
@@ -74,9 +84,9 @@ class Family:
             loops.refuse_untold(config, choices)
         if gate is not None and choices.mask_token_id is None:
             choices = replace(choices, mask_token_id=gate.mask_token_id)
-        _refuse_unsupported(config)
+        _refuse_unsupported(config, self.partial_rotary)
         embedding, head = self._named(_EMBEDDING), self._named(_HEAD)
-        shape = _read_shape(config, embedding)
+        shape = self._read_shape(config, embedding)
         tokens = read_special_tokens(config, choices, shape.num_rows)
         diffusion = DiffusionReader(
             config,
@@ -115,24 +125,60 @@ class Family:
         """What its checkpoints call a tensor with such a name in Llama's."""
         if standard == _HEAD:
             return f"{self.head}.weight"
-        return standard.replace("model.", f"{self.root}.", 1)
+        name = standard.replace("model.", f"{self.root}.", 1)
+        for ours, theirs in self.source_names:
+            name = name.replace(ours, theirs)
+        return name
 
     def _name(self, shape: DenseShape, diffusion: dict[str, Entry]) -> str:
         """llama.cpp derives the head's size and sees a whole canvas behind a prompt."""
         stock = (
-            shape.q_size == shape.hidden_size
+            (shape.q_size == shape.hidden_size or self.experts is mixtures.read_qwen3_moe)
+            and self._has_stock_experts(shape)
             and diffusion[keys.ATTENTION].value == "full"
             and diffusion[keys.CANVAS].value == "append"
         )
         return self.public_name if self.public_name and stock else self.architecture
 
+    def _has_stock_experts(self, shape: DenseShape) -> bool:
+        """Whether llama.cpp's router of that name does what this one does."""
+        if shape.experts is None:
+            return True
+        plain = Experts(
+            shape.experts.num_experts,
+            shape.experts.num_used,
+            shape.experts.size,
+            renormalises=self.experts is mixtures.read_qwen3_moe,
+            bias_counts=shape.experts.bias_counts,
+        )
+        return shape.experts == plain and not shape.has_expert_bias and not shape.rotary_dims
 
-def _refuse_unsupported(config: ConfigReader) -> None:
+    def _read_shape(self, config: ConfigReader, embedding: str) -> DenseShape:
+        num_layers = config.count("num_hidden_layers", sizes.MOST_LAYERS)
+        experts = self.experts(config, num_layers) if self.experts else None
+        spare = experts.num_used * experts.size if experts else None
+        default = None if experts and experts.num_dense_layers else spare
+        shape = _read_shape(
+            config,
+            embedding,
+            config.count(self.feed_forward_key, sizes.WIDEST, default),
+        )
+        if self.partial_rotary:
+            shape = replace(shape, rotary_dims=_rotary_dims(config, shape.head_dim))
+        if experts is None:
+            return shape
+        layer = f"model.layers.{experts.num_dense_layers}.mlp.gate.expert_bias"
+        has_bias = self._named(layer) in config.checkpoint.tensors
+        return replace(shape, experts=experts, has_expert_bias=has_bias)
+
+
+def _refuse_unsupported(config: ConfigReader, partial_rotary: bool) -> None:
     if config.get("hidden_act") is None:
         raise config.fault("hidden_act", shown("silu"))
     config.require({"hidden_act": "silu"})
     config.require({k: v for k, v in _MAY_ONLY_BE.items() if config.get(k) is not None})
-    faults = (*positions.faults(config), *_window_faults(config), *_bias_faults(config))
+    rope_faults = positions.faults(config, partial_rotary=partial_rotary)
+    faults = (*rope_faults, *_window_faults(config), *_bias_faults(config))
     if faults:
         path = config.checkpoint.config_path
         raise UnsupportedModelError(", ".join(faults), path=path, hint=_CANNOT)
@@ -162,7 +208,7 @@ def _drafting_adapter(checkpoint: Checkpoint) -> frozenset[str]:
     return frozenset(name for name in checkpoint.tensors if _DRAFTING_ADAPTER in name)
 
 
-def _read_shape(config: ConfigReader, embedding: str) -> DenseShape:
+def _read_shape(config: ConfigReader, embedding: str, feed_forward_size: int) -> DenseShape:
     hidden_size = config.count("hidden_size", sizes.WIDEST)
     num_heads = config.count("num_attention_heads", sizes.MOST_HEADS)
     promised = config.count("vocab_size", sizes.MOST_ROWS)
@@ -173,7 +219,7 @@ def _read_shape(config: ConfigReader, embedding: str) -> DenseShape:
         num_kv_heads=sizes.read_num_kv_heads(config, "num_key_value_heads", num_heads, num_heads),
         head_dim=_head_dim(config, hidden_size, num_heads),
         num_layers=config.count("num_hidden_layers", sizes.MOST_LAYERS),
-        feed_forward_size=config.count("intermediate_size", sizes.WIDEST),
+        feed_forward_size=feed_forward_size,
         context_length=config.count(_LONGEST_KEY, sizes.LONGEST),
         num_rows=num_rows,
         num_tokens=sizes.read_num_tokens(config, num_rows),
@@ -194,6 +240,18 @@ def _head_dim(config: ConfigReader, hidden_size: int, num_heads: int) -> int:
     return hidden_size // num_heads
 
 
+def _rotary_dims(config: ConfigReader, head_dim: int) -> int:
+    """How much of each head is rotated, 0 for all."""
+    nested = config.within("rope_parameters")
+    reader = config if nested.get("partial_rotary_factor") is None else nested
+    if reader.get("partial_rotary_factor") is None:
+        return 0
+    dims = int(head_dim * reader.number("partial_rotary_factor", 1e-9, 1.0))
+    if dims % 2 or dims < 2:
+        raise reader.fault("partial_rotary_factor", f"an even part of heads of {head_dim}")
+    return 0 if dims == head_dim else dims
+
+
 def _rope_theta(config: ConfigReader) -> float:
     """``rope_theta``, which newer files keep in ``rope_parameters``."""
     nested = config.within("rope_parameters")
@@ -212,7 +270,7 @@ def tensors_of(
     hidden = shape.hidden_size
     yield TensorSpec(_EMBEDDING, "token_embd.weight", (shape.num_rows, hidden), "embedding")
     for layer in range(shape.num_layers):
-        for name, target, role, size in _layer_tensors(shape, qkv_bias, qk_norm):
+        for name, target, role, size in _layer_tensors(shape, qkv_bias, qk_norm, layer):
             yield TensorSpec(f"model.layers.{layer}.{name}", f"blk.{layer}.{target}", size, role)
     yield TensorSpec("model.norm.weight", "output_norm.weight", (hidden,), "norm")
     if has_head:
@@ -220,8 +278,8 @@ def tensors_of(
 
 
 def _layer_tensors(
-    shape: DenseShape, qkv_bias: bool, qk_norm: bool
-) -> Iterator[tuple[str, str, Role, tuple[int, ...]]]:
+    shape: DenseShape, qkv_bias: bool, qk_norm: bool, layer: int
+) -> Iterator[mixtures.LayerTensor]:
     """Name and target within a layer, role and size."""
     hidden, wide, head_dim = shape.hidden_size, shape.feed_forward_size, shape.head_dim
     rows = {"q": shape.q_size, "k": shape.kv_size, "v": shape.kv_size}
@@ -235,6 +293,8 @@ def _layer_tensors(
             yield f"self_attn.{x}_norm.weight", f"attn_{x}_norm.weight", "norm", (head_dim,)
     yield "self_attn.o_proj.weight", "attn_output.weight", "linear", (hidden, shape.q_size)
     yield "post_attention_layernorm.weight", "ffn_norm.weight", "norm", (hidden,)
-    yield "mlp.gate_proj.weight", "ffn_gate.weight", "linear", (wide, hidden)
-    yield "mlp.up_proj.weight", "ffn_up.weight", "linear", (wide, hidden)
-    yield "mlp.down_proj.weight", "ffn_down.weight", "linear", (hidden, wide)
+    experts = shape.experts
+    if experts and layer >= experts.num_dense_layers:
+        yield from mixtures.layer_tensors(experts, hidden, has_bias=shape.has_expert_bias)
+    else:
+        yield from mixtures.gated_tensors("mlp", "", wide, hidden)

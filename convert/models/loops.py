@@ -1,10 +1,13 @@
 """How the published classes of dense denoisers are used: their defaults for diffusion.* keys.
 
-Facts: the generation code published with Dream, dllm (A2D), SDAR and Fast-dLLM v2. A class that
+Facts: the generation code published with Dream, dllm (A2D), SDAR, Fast-dLLM v2, LLaDA-MoE and
+LLaDA2. A class that
 also names autoregressive models has no defaults beyond its lengths: the caller says what it is.
 """
 
 from __future__ import annotations
+
+import re
 
 from convert.json_file import shown
 from convert.models.base import Choices, ConfigReader
@@ -16,6 +19,7 @@ _SDAR_BLOCK_LENGTH = 4
 _SUB_BLOCK_LENGTH = 8
 _THRESHOLD = 0.9
 _DRAFT_LENGTH = 8
+_LLADA2_THRESHOLD = 0.95
 _BLOCKS = "--set diffusion.attention=block"
 
 
@@ -71,6 +75,34 @@ def nemotron(config: ConfigReader, choices: Choices, longest: int) -> dict[str, 
         keys.SAMPLER: "low_confidence_dynamic",
         keys.THRESHOLD: _THRESHOLD,
     }
+
+
+def llada_moe(config: ConfigReader, choices: Choices, longest: int) -> dict[str, object]:
+    """LLaDA's blocks, counted from the end of the prompt, under full attention."""
+    del config, choices, longest
+    return {
+        keys.BLOCK_LENGTH: _BLOCK_LENGTH,
+        keys.BLOCK_ALIGN: "prompt_end",
+        keys.SAMPLER: "low_confidence_static",
+    }
+
+
+def llada2(config: ConfigReader, choices: Choices, longest: int) -> dict[str, object]:
+    """Blocks from position 0."""
+    del choices
+    block_length = config.count("block_size", longest, min(_BLOCK_LENGTH, longest))
+    return {**_dynamic_blocks(block_length), keys.THRESHOLD: _LLADA2_THRESHOLD}
+
+
+def note_of_llada2(config: ConfigReader, choices: Choices) -> str:
+    """A sentence for the user when only the folder's name tells of training for edits."""
+    edits = re.search(r"llada2\.[1-9]", config.checkpoint.folder.resolve().name.lower())
+    if edits is None or keys.SAMPLER in choices.settings:
+        return ""
+    return (
+        f"the folder is named {edits[0]}, whose denoisers are trained to correct what they wrote; "
+        "config.json cannot say so: convert it with --set diffusion.sampler=joint_threshold"
+    )
 
 
 def as_told(config: ConfigReader, choices: Choices, longest: int) -> dict[str, object]:

@@ -16,8 +16,8 @@ _SECTIONS = ("rope_scaling", "rope_parameters")
 _MOST = 1e6
 
 
-def faults(config: ConfigReader) -> Iterator[str]:
-    """What the runtime does not do."""
+def faults(config: ConfigReader, *, partial_rotary: bool) -> Iterator[str]:
+    """What the runtime does not do; `partial_rotary` says that the class turns parts of heads."""
     for section in _SECTIONS:
         rope = config.within(section)
         kind = _kind(rope)
@@ -26,7 +26,7 @@ def faults(config: ConfigReader) -> Iterator[str]:
             yield f"{section} is {shown(config.get(section))} ({known})"
         if kind == "yarn" and rope.get("truncate") not in (None, True):
             yield f"truncate of {section} is {shown(rope.get('truncate'))} (true is supported)"
-    for rope in (config, config.within("rope_parameters")):
+    for rope in () if partial_rotary else (config, config.within("rope_parameters")):
         part = rope.get("partial_rotary_factor")
         if part not in (None, 1):
             yield f"partial_rotary_factor is {shown(part)} (1 is supported)"

@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from convert.metadata import Entry
+from convert.models import experts as mixtures
 from convert.models.base import ConfigReader
 from edge.formats import keys
+from edge.formats.experts import Experts
 
 MOST_LAYERS = 4096
 MOST_HEADS = 16384
@@ -18,7 +20,10 @@ MOST_ROWS = 1 << 24
 
 @dataclass(frozen=True)
 class DenseShape:
-    """`num_rows` counts the embedding's rows, `num_tokens` those that mean something."""
+    """`num_rows` counts the embedding's rows, `num_tokens` those that mean something.
+
+    Of each head `rotary_dims` values are rotated, all when 0.
+    """
 
     hidden_size: int
     num_heads: int
@@ -31,6 +36,9 @@ class DenseShape:
     num_tokens: int
     rope_theta: float
     norm_eps: float
+    rotary_dims: int = 0
+    experts: Experts | None = None
+    has_expert_bias: bool = False
 
     @property
     def q_size(self) -> int:
@@ -53,7 +61,7 @@ class DenseShape:
             keys.NUM_KV_HEADS: self.num_kv_heads,
             keys.HEAD_DIM: self.head_dim,
             keys.VALUE_DIM: self.head_dim,
-            keys.ROPE_DIMS: self.head_dim,
+            keys.ROPE_DIMS: self.rotary_dims or self.head_dim,
             keys.VOCAB_SIZE: self.num_rows,  # readers compare it with the tensor
         }
         for key, count in counts.items():
@@ -61,6 +69,10 @@ class DenseShape:
         yield Entry(keys.CAUSAL.format(arch=architecture), "bool", False)
         yield Entry(keys.RMS_NORM_EPS.format(arch=architecture), "f32", self.norm_eps)
         yield Entry(keys.ROPE_THETA.format(arch=architecture), "f32", self.rope_theta)
+        if self.experts:
+            yield from mixtures.entries(architecture, self.experts)
+            if self.has_expert_bias:
+                yield from mixtures.bias_entries(self.experts)
         if self.num_tokens < self.num_rows:
             yield Entry(keys.NUM_TOKENS, "u32", self.num_tokens)
 

@@ -31,7 +31,7 @@ from edge.pack_cache import place_panels
 
 ISA_VARIABLE = "EDGE_ISA"
 ACTIVATIONS = ("int8", "f32")
-_NOT_NATIVE = ("architecture", "yarn", "query_scale")
+_NOT_NATIVE = ("architecture", "yarn", "query_scale", "experts")
 KV_FORMATS = ("auto", "f32", "bf16", "int8")
 
 
@@ -149,6 +149,11 @@ class NativeBackend:
         parts = (output.gemm_ns, output.attention_ns, output.head_ns, output.quantize_ns)
         return StepTimes(*(ns / 1e6 for ns in (*parts, elapsed_ns - sum(parts))))
 
+    def expert_counts(self, request: StepRequest) -> tuple[int, int]:
+        """Of a step, over all layers: pairs of a row and an expert, and experts that had rows."""
+        counts = self._step(request).experts
+        return counts.pairs, counts.touched
+
     def _step(self, request: StepRequest) -> _native.StepOutput:
         draws = request.draws
         head = _native.HeadOptions(
@@ -223,10 +228,12 @@ def native_shape(config: DenoiserConfig) -> _native.DenoiserShape:
     """The same as the C++ engine takes it."""
     sizes = {key: value for key, value in asdict(config).items() if key not in _NOT_NATIVE}
     if yarn := config.yarn:
-        sizes["rope_frequencies"] = yarn.frequencies(config.rope_theta, config.head_dim)
+        sizes["rope_frequencies"] = yarn.frequencies(config.rope_theta, config.rotary_dims)
         sizes["rope_magnitude"] = yarn.magnitude
     if scale := config.query_scale:
         sizes["query_scale"], sizes["query_scale_length"] = scale.beta, scale.length
+    if experts := config.experts:
+        sizes["experts"] = _native.ExpertShape(**asdict(experts))
     return _native.DenoiserShape(**sizes)
 
 

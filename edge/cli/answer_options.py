@@ -52,6 +52,23 @@ _HOW_TO_REFINE = (
     click.option(
         "--segment-threshold", type=float, metavar="X", help="Of hierarchical, per run of holes."
     ),
+    click.option(
+        "--edit-threshold",
+        type=float,
+        metavar="X",
+        help="Of joint_threshold: confidence from which a token that stands is replaced.",
+    ),
+    click.option(
+        "--post-edit-steps",
+        type=click.IntRange(min=0),
+        metavar="N",
+        help="Of joint_threshold: steps that may only edit, per block.",
+    ),
+    click.option(
+        "--preset",
+        type=click.Choice(["quality", "speed"]),
+        help="Of joint_threshold: its thresholds where none are given.",
+    ),
     click.option("--factor", type=float, metavar="X", help="Of the sampler factor."),
     click.option("--entropy-bound", type=float, metavar="NATS", help="Of entropy_bounded."),
     click.option(

@@ -125,7 +125,7 @@ def command(
     --vs-llama runs each step in llama.cpp as well, in turns with ours: the same
     network, rows, context and type of weights (q8_0 for int8, q4_0 for int4), with
     the number of threads, up to ours, that suits it best. A model file must be one
-    that llama.cpp knows, with architecture llada or dream.
+    that llama.cpp knows, with architecture llada, dream, llada-moe or rnd1.
 
     \b
     Examples:
@@ -133,6 +133,7 @@ def command(
       edge bench -m model.gguf --rows 4,32 --context 0,512 --json
       edge bench --shape qwen3-0.6b --type q4_0
       edge bench --shape sdar-8b --type q4_0 --layers 6
+      edge bench --shape llada2-mini --type int4 --layers 4
       edge bench --shape qwen3-0.6b --type q4_0 --vs-llama
     """
     _refuse_contradictions(model, shape, type, layers)
@@ -354,6 +355,11 @@ def _print(report: dict[str, Any]) -> None:
     click.echo("")
     click.echo("of peak: rates of the linear layers by the int8, of attention by the bf16 peak")
     click.echo("x best: the step's time by the least that both peaks allow")
+    if report["measurements"][0]["experts"]:
+        click.echo(
+            "experts: of a layer, those that have rows; of bound: the least time of the linear "
+            "layers, to compute or to read their weights once, by the time they took"
+        )
     if "llama_version" in report:
         click.echo(about_llama(report))
     if stats := report["generation"]:

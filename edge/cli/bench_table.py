@@ -39,6 +39,7 @@ def _cells(measurement: dict[str, Any]) -> dict[str, str]:
         **{part: _ms(measurement[f"{part}_ms"]) for part in _PARTS},
         "of peak": _shares(measurement["gemm_peak_share"], measurement["attention_peak_share"]),
         "x best": f"{measurement['step_over_peak_time']:.2f}",
+        **(_cells_of_experts(measurement["experts"]) if measurement.get("experts") else {}),
         **(_cells_of_llama(measurement) if "llama_ms" in measurement else {}),
     }
 
@@ -47,6 +48,14 @@ def _cells_of_llama(measurement: dict[str, Any]) -> dict[str, str]:
     return {
         "llama": _ms(measurement["llama_ms"]),
         "ratio": f"{measurement['llama_over_ours']:.2f}",
+    }
+
+
+def _cells_of_experts(experts: dict[str, float]) -> dict[str, str]:
+    return {
+        "experts": f"{experts['touched']:.0f}",
+        "rows each": f"{experts['rows_per_expert']:.1f}",
+        "of bound": f"{100 * experts['bound_share']:.0f}%",
     }
 
 

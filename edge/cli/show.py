@@ -101,9 +101,29 @@ def _for_people(rows: dict[str, Any]) -> dict[str, object]:
         "chat_template": template and f"{len(template)} characters (--template prints them)",
         "bf16_activations": f"of {in_bf16} matrices" if in_bf16 else "none",
         "gate_rank": f"{rank}, of the adapter of mask tokens" if rank else "no rows are gated",
+        "experts": _experts(rows["experts"]),
         "provenance": provenance or "not recorded",
     }
     return {_in_words(name): _value_in_words(value) for name, value in written.items()}
+
+
+def _experts(experts: dict[str, Any] | None) -> str:
+    """What layers are a mixture of, and how rows choose."""
+    if experts is None:
+        return "none"
+    parts = [f"{experts['num_used']} of {experts['num_experts']}, {experts['size']} wide"]
+    parts.append(f"by {experts['scores']}")
+    if experts["num_used_groups"] < experts["num_groups"]:
+        parts.append(f"from {experts['num_used_groups']} of {experts['num_groups']} groups")
+    if experts["renormalises"]:
+        parts.append("renormalised")
+    if experts["scale"] != 1:
+        parts.append(f"times {experts['scale']:g}")
+    if experts["shared_size"]:
+        parts.append(f"{experts['shared_size']} wide for all rows")
+    if experts["num_dense_layers"]:
+        parts.append(f"none in the first {experts['num_dense_layers']} layers")
+    return ", ".join(parts)
 
 
 def _in_words(name: str) -> str:

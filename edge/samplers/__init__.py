@@ -10,6 +10,7 @@ from edge.samplers.block_refinement import BlockRefinement
 from edge.samplers.bounded import EntropyBounded, Factor
 from edge.samplers.hierarchical import Hierarchical
 from edge.samplers.in_order import Autoregressive, Speculative
+from edge.samplers.joint_threshold import JointThreshold
 from edge.samplers.low_confidence import (
     LowConfidenceDynamic,
     LowConfidenceStatic,
@@ -27,6 +28,7 @@ SAMPLERS: dict[str, type[Sampler]] = {
     "entropy_bounded": EntropyBounded,
     "block_refinement": BlockRefinement,
     "hierarchical": Hierarchical,
+    "joint_threshold": JointThreshold,
     "sequential": Sequential,
     "random": Random,
     "autoregressive": Autoregressive,

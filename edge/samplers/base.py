@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,8 @@ class SamplerOptions:
 
     ``threshold`` and ``segment_threshold`` are probabilities, ``entropy_bound`` is in nats,
     ``factor`` as in Fast-dLLM, ``rank`` one of ``edge.config.RANKS``. ``seed`` only matters for
-    the rank ``random``.
+    the rank ``random``. ``edit_threshold`` is a probability, ``post_edit_steps`` how many steps
+    may only edit.
     """
 
     threshold: float = 0.9
@@ -26,6 +27,8 @@ class SamplerOptions:
     entropy_bound: float = 0.1
     rank: str = "confidence"
     seed: int = 0
+    edit_threshold: float = 0.9
+    post_edit_steps: int = 16
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,16 @@ class Sampler(Protocol):
 
     def rank(self, rows: RowStats) -> NDArray[np.float64]:
         """Return [rows] values; the largest is the first to be committed when forced."""
+
+
+@runtime_checkable
+class EditingSampler(Sampler, Protocol):
+    """A rule that may replace what stands, for denoisers that are trained to."""
+
+    post_edit_steps: int  # that may only edit, behind the last hole
+
+    def edits(self, rows: RowStats, tokens: NDArray[np.int32]) -> NDArray[np.intp]:
+        """Return those of the rows, where ``tokens`` [rows] stand, that take another token."""
 
 
 def rank_by(name: str, rows: RowStats, seed: int) -> NDArray[np.float64]:

@@ -31,7 +31,7 @@ from edge.backends.native import StepTimes, chosen_isa
 from edge.formats.groups import layout_for
 from edge.machine import cpu_name
 from edge.peak_record import LEAST_SHARE, best_peak
-from edge.shapes import SHAPES
+from edge.shapes import SHAPES, thinner
 
 ROWS = (8, 32, 64, 256)
 COLUMNS = 1024  # of a matrix, for the bits per weight
@@ -103,7 +103,7 @@ def with_activations(times: StepTimes) -> float:
 
 
 def measured(options: argparse.Namespace) -> dict[str, Any]:
-    shape = bench.thinner(SHAPES[options.shape], options.layers)
+    shape = thinner(SHAPES[options.shape], options.layers)
     threads, isa = options.threads or default_threads(), chosen_isa()
     peak, read_rate = measure_peak(threads, isa), measure_read_rate(threads)
     found = []

@@ -24,12 +24,12 @@ import psutil
 from report import print_table
 
 from edge._native import measure_peak
-from edge.bench import Measurement, Plan, Subject, measure, opened_shape, plan_for, thinner
+from edge.bench import Measurement, Plan, Subject, measure, opened_shape, plan_for
 from edge.formats.groups import TYPES
 from edge.machine import cpu_name
 from edge.plots import check_picture, new_figure, write_figure
 from edge.random_model import weight_bytes
-from edge.shapes import SHAPES
+from edge.shapes import SHAPES, thinner
 
 ROWS = (8, 16, 32, 64, 128, 256)
 CONTEXTS = (0, 512, 1024, 2048, 4096, 8192)

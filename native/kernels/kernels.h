@@ -179,7 +179,10 @@ struct KernelTable {
     // out = x / sqrt(mean(x^2) + eps) * weight; returns mean(x^2), not finite when any x is not.
     float (*rms_norm)(const float* x, const float* weight, int64_t count, float eps, float* out);
     void (*silu_multiply)(const float* gate, const float* up, int64_t count, float* out);
+    // exp(x), of x kept within -87 and 88.
+    void (*exponentials)(const float* x, int64_t count, float* out);
     void (*add)(const float* x, int64_t count, float* sum);
+    void (*add_scaled)(const float* x, float scale, int64_t count, float* sum);
     void (*attend[num_key_formats])(const AttentionTile& tile);
     // To bfloat16 bits as the products read them: ties to even, below 2^-126 to zero.
     void (*round_halves)(const float* x, int64_t count, uint16_t* out);

@@ -68,9 +68,19 @@ void silu_multiply(const float* gate, const float* up, int64_t count, float* out
     });
 }
 
+void exponentials(const float* x, int64_t count, float* out) {
+    for_lanes(count, [&](int64_t i, int n) { store_run(out + i, exp(load_run(x + i, n)), n); });
+}
+
 void add_row(const float* x, int64_t count, float* total) {
     for_lanes(count, [&](int64_t i, int n) {
         store_run(total + i, add(load_run(total + i, n), load_run(x + i, n)), n);
+    });
+}
+
+void add_scaled_row(const float* x, float scale, int64_t count, float* total) {
+    for_lanes(count, [&](int64_t i, int n) {
+        store_run(total + i, fma(load_run(x + i, n), splat(scale), load_run(total + i, n)), n);
     });
 }
 

@@ -11,6 +11,7 @@ import pytest
 
 from edge import bench, peak_record, shapes
 from edge.denoisers import EMBEDDED
+from edge.formats.experts import Experts
 
 Edge = Callable[..., Any]
 
@@ -25,7 +26,7 @@ FIELDS = {
         "attention_peak_share",
         "step_over_peak_time",
     ),
-    "peak_rss_bytes",
+    *("peak_rss_bytes", "experts"),
 }
 QUICK = ("--repeats", "2", "--threads", "1")
 
@@ -35,6 +36,24 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> str:
     shape = shapes.Shape("edge-qwen3", 64, 3, 4, 2, 16, 96, 100, 128)
     monkeypatch.setitem(shapes.SHAPES, "tiny", shape)
     return "tiny"
+
+
+def test_a_mixture_tells_what_its_experts_did(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
+    experts = Experts(16, 2, 32, 64, 1, "sigmoid", num_groups=4, num_used_groups=2)
+    shape = shapes.Shape("edge-bailingmoe2", 64, 4, 4, 2, 16, 96, 100, 128, experts=experts)
+    monkeypatch.setitem(shapes.SHAPES, "mixed", shape)
+    options = ("--shape", "mixed", "--rows", "8", "--context", "0", "--layers", "2", *QUICK)
+    done = edge("bench", *options, "--json")
+    (measurement,) = json.loads(done.out)["measurements"]
+    found = measurement["experts"]
+    assert set(found) == {"touched", "rows_per_expert", "read_gbps", "bound_share"}
+    assert 2 <= found["touched"] <= 16
+    assert found["touched"] * found["rows_per_expert"] == pytest.approx(8 * 2)
+    assert found["read_gbps"] > 0
+    assert found["bound_share"] > 0
+    table = edge("bench", *options).out
+    assert "rows each" in table
+    assert "of bound" in table
 
 
 def assert_consistent(measurement: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from edge import shapes
 from edge.backends import llama_peer
+from edge.formats.experts import Experts
 
 Edge = Callable[..., Any]
 
@@ -25,6 +26,18 @@ def _fake(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(shapes.SHAPES, "tiny", tiny)
     monkeypatch.setattr(llama_peer, "_PROGRAM", FAKE)
     monkeypatch.setattr(llama_peer, "find_spec", lambda _: object())
+
+
+def test_a_mixture_that_llama_cpp_lacks_is_refused(
+    edge: Edge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mixed = shapes.Shape(
+        "edge-bailingmoe2", 64, 2, 4, 2, 16, 96, 100, 128, experts=Experts(4, 2, 32)
+    )
+    monkeypatch.setitem(shapes.SHAPES, "mixed", mixed)
+    done = edge("bench", "--shape", "mixed", "--rows", "2", "--context", "0", *QUICK)
+    assert done.code == 4
+    assert "no network like edge-bailingmoe2" in done.err
 
 
 def test_fields_beside_ours(edge: Edge) -> None:

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from expert_models import ExpertModel
 
 import edge as library
 from edge import _native
 from edge.denoisers import EMBEDDED, path_of
+from edge.formats.experts import Experts
 
 Edge = Callable[..., Any]
 
@@ -115,3 +117,17 @@ def test_doctor_fails_for_an_instruction_set_that_cannot_run(edge: Edge) -> None
 @pytest.mark.parametrize("command", ["show", "models", "doctor"])
 def test_prompts_are_not_taken(edge: Edge, command: str) -> None:
     assert edge(command, "surplus").code == 2
+
+
+def test_show_tells_of_experts(edge: Edge, tmp_path: Path) -> None:
+    experts = Experts(16, 3, 32, 64, 1, "sigmoid", True, False, 2.5, 4, 2)
+    ExpertModel(experts).write(tmp_path / "model.gguf")
+    shown = edge("show", "-m", str(tmp_path / "model.gguf")).out
+    wanted = (
+        "3 of 16, 32 wide, by sigmoid, from 2 of 4 groups, renormalised, times 2.5, "
+        "64 wide for all rows, none in the first 1 layers"
+    )
+    assert wanted in shown
+    told = json.loads(edge("show", "-m", str(tmp_path / "model.gguf"), "--json").out)
+    assert told["experts"]["num_used_groups"] == 2
+    assert "none" in edge("show").out

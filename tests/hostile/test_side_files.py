@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 import edge
 from edge import _native, pack_cache
+from edge.backends.native import native_shape
 from edge.config import read_config
 from edge.formats.gguf_file import open_model, read_header
 
@@ -36,9 +37,7 @@ class Packed:
 
     def denoiser(self) -> _native.Denoiser:
         config = read_config(read_header(self.model)).denoiser
-        sizes = {key: value for key, value in vars(config).items() if key != "architecture"}
-        shape = _native.DenoiserShape(**sizes)
-        return _native.Denoiser(open_model(self.model), shape, 2, pack=False)
+        return _native.Denoiser(open_model(self.model), native_shape(config), 2, pack=False)
 
     def logits_from(self, content: bytes, size: int | None = None) -> NDArray[np.float32]:
         self.path.unlink()  # it may be mapped

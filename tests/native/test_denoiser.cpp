@@ -19,7 +19,9 @@ using namespace edge::test;
 namespace {
 
 constexpr int64_t hidden = 64, wide = 96, vocab = 300;
-const DenoiserShape shape{hidden, 2, {4, 2, 16}, wide, vocab, 128, 1e-5f, 1e4, RopePairs::halves};
+const DenoiserShape shape{
+    hidden, 2,     {4, 2, 16}, wide, vocab, 128, 1e-5f, 1e4, RopePairs::halves,
+    16,     false, false,      0,    {},    1.0, {},    {}};
 
 std::string model_bytes(TensorType type) {
     GgufBytes file;

@@ -84,6 +84,30 @@ void check_add(const KernelTable& table, Side side, const Values& x, const Value
     for (size_t i = 0; i < x.size(); ++i) check(same(sum[i], x[i] + y[i]), "is no sum");
 }
 
+void check_exponentials(const KernelTable& table, Side side, const Values& x) {
+    name_case(table, "exponentials", x);
+    const size_t n = x.size();
+    const float* in = first_input.copy(side, x);
+    float* out = output.at(side, n);
+    float* twin = generic_output.at(side, n);
+    table.exponentials(in, static_cast<int64_t>(n), out);
+    generic_kernels.exponentials(in, static_cast<int64_t>(n), twin);
+    check_equal(out, twin, n);
+    for (size_t i = 0; i < n; ++i)
+        if (std::fabs(x[i]) < 87.0f)
+            check(near(out[i], std::exp(double{x[i]}), 1e-6 * std::exp(double{x[i]})),
+                  "far from double");
+}
+
+void check_add_scaled(const KernelTable& table, Side side, const Values& x, const Values& y) {
+    name_case(table, "add_scaled", x);
+    const float* in = first_input.copy(side, x);
+    float* sum = output.copy(side, y);
+    table.add_scaled(in, 0.3f, static_cast<int64_t>(x.size()), sum);
+    for (size_t i = 0; i < x.size(); ++i)
+        check(same(sum[i], std::fmaf(x[i], 0.3f, y[i])), "is no fused sum");
+}
+
 void check_top_two(const KernelTable& table, Side side, const Values& x) {
     name_case(table, "top_two", x);
     const float* in = first_input.copy(side, x);
@@ -149,7 +173,9 @@ void check_all(const KernelTable& table, const Values& x, const Values& y) {
     for (const Side side : both_sides) {
         check_rms_norm(table, side, x, y);
         check_silu(table, side, x, y);
+        check_exponentials(table, side, x);
         check_add(table, side, x, y);
+        check_add_scaled(table, side, x, y);
         check_top_two(table, side, x);
         check_halves(table, side, x);
         check_moments(table, side, x);

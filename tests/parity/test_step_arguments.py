@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from edge import _native
+from edge.formats.experts import Experts
 
 VOCAB = 40
 CONTEXT = 128
@@ -147,6 +149,8 @@ def test_number_of_threads(
         ({"rope_magnitude": 0.0}, "rope_magnitude"),
         ({"query_scale": -1.0}, "query_scale"),
         ({"query_scale_length": 0}, "its length"),
+        ({"rotary_dims": 15}, "rotary_dims"),
+        ({"rotary_dims": 18}, "rotary_dims"),
     ],
 )
 def test_shapes_that_cannot_be(changes: dict[str, Any], problem: str) -> None:
@@ -166,6 +170,28 @@ def test_shapes_that_cannot_be(changes: dict[str, Any], problem: str) -> None:
     _native.DenoiserShape(**shape)
     with pytest.raises(ValueError, match=problem):
         _native.DenoiserShape(**shape | changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"num_experts": 0}, "num_experts"),
+        ({"num_used": 9}, "num_used"),
+        ({"size": 0}, "size"),
+        ({"shared_size": -1}, "size"),
+        ({"num_groups": 3}, "num_groups"),
+        ({"num_used_groups": 5}, "num_groups"),
+        ({"num_groups": 8, "num_used_groups": 4}, "groups of two"),
+        ({"num_used": 5}, "groups of two"),
+        ({"scores": "hardmax"}, "scores"),
+        ({"scale": float("nan")}, "scale"),
+    ],
+)
+def test_experts_that_cannot_be(changes: dict[str, Any], problem: str) -> None:
+    experts = asdict(Experts(8, 2, 32, num_groups=4, num_used_groups=2))
+    _native.ExpertShape(**experts)
+    with pytest.raises(ValueError, match=problem):
+        _native.ExpertShape(**experts | changes)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ multiply-add is float64 rounded to float32; it differs from the real one in 1 of
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -55,7 +55,9 @@ class Network:
     eps: float
     rope_theta: float
     rope_pairs: str  # halves: i and i + head_dim / 2 turn together; adjacent: 2 i and 2 i + 1
-    weights: Mapping[str, Matrix]
+    weights: Mapping[str, Any]  # of experts a list with a matrix for each
+    rotary_dims: int = 0  # of a head; 0: all
+    experts: Any = None  # edge.experts.Experts, or None
 
     def floats(self, name: str) -> Array:
         held = self.weights[name]
@@ -63,7 +65,8 @@ class Network:
 
     @property
     def is_quantized(self) -> bool:
-        return any(isinstance(held, Quantized) for held in self.weights.values())
+        lists = (held if isinstance(held, list) else [held] for held in self.weights.values())
+        return any(isinstance(held, Quantized) for each in lists for held in each)
 
     @property
     def head(self) -> Matrix:
@@ -96,7 +99,17 @@ class Arithmetic(Protocol):
     def silu(self, x: Array) -> Array: ...
 
 
-def forward(net: Network, ids: Array, math_: Arithmetic, mask: Mask | None = None) -> Array:
+# The feed-forward part of a layer with experts, of (network, "blk.N.", rows, arithmetic).
+FeedForward = Callable[["Network", str, Array, Any], Array]
+
+
+def forward(
+    net: Network,
+    ids: Array,
+    math_: Arithmetic,
+    mask: Mask | None = None,
+    experts: FeedForward | None = None,
+) -> Array:
     """Logits [len(ids), vocab]."""
     visible = (mask or Mask()).visible(len(ids))
     hidden = net.floats("token_embd.weight")[ids].astype(math_.dtype)
@@ -104,7 +117,11 @@ def forward(net: Network, ids: Array, math_: Arithmetic, mask: Mask | None = Non
         hidden = hidden + net.floats("position_embd.weight")[: len(ids)].astype(math_.dtype)
     for layer in range(net.num_layers):
         hidden = hidden + _attention(net, f"blk.{layer}.", hidden, math_, visible)
-        hidden = hidden + _feed_forward(net, f"blk.{layer}.", hidden, math_)
+        at = f"blk.{layer}."
+        rows = math_.rms_norm(hidden, net.floats(at + "ffn_norm.weight"), net.eps)
+        mixed = at + "ffn_gate_inp.weight" in net.weights
+        part = experts if mixed and experts else gated_product
+        hidden = hidden + part(net, at, rows, math_)
     hidden = math_.rms_norm(hidden, net.floats("output_norm.weight"), net.eps)
     return math_.linear(hidden, net.head)
 
@@ -118,6 +135,10 @@ def _attention(net: Network, at: str, hidden: Array, math_: Arithmetic, visible:
         .swapaxes(0, 1)
         for name, heads in shapes.items()
     )
+    for name, heads in (("q", q), ("k", k)):
+        if (norm := f"{at}attn_{name}_norm.weight") in net.weights:
+            flat = heads.reshape(-1, net.head_dim)
+            heads[...] = math_.rms_norm(flat, net.floats(norm), net.eps).reshape(heads.shape)
     q, k = rotated(net, q), rotated(net, k)
     share = net.num_heads // net.num_kv_heads
     mixed = math_.attend(q, np.repeat(k, share, axis=0), np.repeat(v, share, axis=0), visible)
@@ -125,25 +146,29 @@ def _attention(net: Network, at: str, hidden: Array, math_: Arithmetic, visible:
     return math_.linear(flat, net.weights[at + "attn_output.weight"])
 
 
-def _feed_forward(net: Network, at: str, hidden: Array, math_: Arithmetic) -> Array:
-    rows = math_.rms_norm(hidden, net.floats(at + "ffn_norm.weight"), net.eps)
-    gate = math_.linear(rows, net.weights[at + "ffn_gate.weight"])
-    up = math_.linear(rows, net.weights[at + "ffn_up.weight"])
-    return math_.linear(math_.silu(gate) * up, net.weights[at + "ffn_down.weight"])
+def gated_product(
+    net: Network, at: str, rows: Array, math_: Arithmetic, kind: str = "", index: int | None = None
+) -> Array:
+    """What normalised rows become: of a dense part, or of the expert ``index``."""
+    gate, up, down = (net.weights[f"{at}ffn_{x}{kind}.weight"] for x in ("gate", "up", "down"))
+    if index is not None:
+        gate, up, down = gate[index], up[index], down[index]
+    return math_.linear(math_.silu(math_.linear(rows, gate)) * math_.linear(rows, up), down)
 
 
 def rotated(net: Network, heads: Array) -> Array:
     """Turn [heads, positions, head_dim] by the rotary embedding."""
-    pairs = net.head_dim // 2
-    frequencies = [net.rope_theta ** (-2.0 * i / net.head_dim) for i in range(pairs)]
+    dims = net.rotary_dims or net.head_dim
+    pairs = dims // 2
+    frequencies = [net.rope_theta ** (-2.0 * i / dims) for i in range(pairs)]
     angles = [[p * f for f in frequencies] for p in range(heads.shape[1])]
     cosines = np.array([[math.cos(a) for a in row] for row in angles]).astype(F32)
     sines = np.array([[math.sin(a) for a in row] for row in angles]).astype(F32)
     halves = net.rope_pairs == "halves"
-    first = slice(0, pairs) if halves else slice(0, None, 2)
-    second = slice(pairs, None) if halves else slice(1, None, 2)
+    first = slice(0, pairs) if halves else slice(0, dims, 2)
+    second = slice(pairs, dims) if halves else slice(1, dims, 2)
     x, y = heads[..., first], heads[..., second]
-    turned = np.empty_like(heads)
+    turned = heads.copy()
     turned[..., first] = x * cosines - y * sines
     turned[..., second] = x * sines + y * cosines
     return turned

@@ -160,6 +160,9 @@ def test_published_parameter_counts() -> None:
         "dream-7b": 7.62,
         "llada-8b": 8.02,
         "sdar-8b": 8.19,
+        "llada-moe-7b": 7.36,
+        "llada2-mini": 16.26,
+        "sdar-30b-a3b": 30.53,
     }
 
 

@@ -118,3 +118,18 @@ def test_blocks_cover_the_answer_once(prompt: int, new: int, block_length: int) 
     assert covered == list(range(prompt, prompt + new))
     assert all(stop - start == block_length for start, stop in blocks[:-1])
     assert 0 < blocks[-1][1] - blocks[-1][0] <= block_length
+
+
+def test_only_what_was_committed_is_edited() -> None:
+    canvas = Canvas.append(np.array([1, 2], np.int32), 4, MASK)
+    canvas.commit(np.array([2, 4], np.int32), np.array([7, 8], np.int32))
+    assert canvas.editable(0, 6).tolist() == [2, 4]
+    canvas.edit(np.array([4], np.int32), np.array([6], np.int32))
+    assert canvas.ids.tolist() == [1, 2, 7, MASK, 6, MASK]
+    for position in (0, 3):
+        with pytest.raises(ValueError, match="edited"):
+            canvas.edit(np.array([position], np.int32), np.array([5], np.int32))
+    with pytest.raises(ValueError, match="mask"):
+        canvas.edit(np.array([2], np.int32), np.array([MASK], np.int32))
+    canvas.edit(np.array([2], np.int32), np.array([MASK], np.int32), mask_is_a_token=True)
+    assert canvas.holes().tolist() == [2, 3, 5]

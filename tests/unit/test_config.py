@@ -118,7 +118,6 @@ def test_impossible_values(metadata: dict[str, Any], key: str, value: Any, probl
         ("diffusion.attention", "sideways"),
         ("diffusion.canvas", "spiral"),
         ("llada.attention.value_length", 2),
-        ("llada.rope.dimension_count", 2),
     ],
 )
 def test_what_this_version_does_not_run(metadata: dict[str, Any], key: str, value: Any) -> None:

@@ -279,13 +279,12 @@ def test_the_least_recently_used_go_first(
 
 
 def test_a_denoiser_without_panels_does_not_run(model: Path) -> None:
+    from edge.backends.native import native_shape
     from edge.config import read_config
     from edge.formats.gguf_file import open_model, read_header
 
     config = read_config(read_header(model)).denoiser
-    sizes = {key: value for key, value in vars(config).items() if key != "architecture"}
-    shape = _native.DenoiserShape(**sizes)
-    denoiser = _native.Denoiser(open_model(model), shape, 1, pack=False)
+    denoiser = _native.Denoiser(open_model(model), native_shape(config), 1, pack=False)
     with pytest.raises(RuntimeError, match="not packed yet"):
         denoiser.logits(IDS.astype(np.int32))
     denoiser.pack_panels()

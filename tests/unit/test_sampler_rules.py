@@ -71,7 +71,8 @@ def test_a_step_commits_within_its_block_and_never_the_mask(
     for number, draft in enumerate(run.drafts):
         new = draft.committed & ~np.array(before)
         start = 2 + 4 * draft.block
-        assert new[start : start + 4].sum() == new.sum() >= 1, number
+        only_edits = name == "joint_threshold" and all(before[start : start + 4])
+        assert new[start : start + 4].sum() == new.sum() >= (not only_edits), number
         before = draft.committed
     assert MASK not in run.result.ids
     assert run.result.stats.nfe <= steps

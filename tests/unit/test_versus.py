@@ -64,7 +64,12 @@ def subject(events: list[str]) -> Subject:
             return StepTimes(1.0, 0.5, 2.0, 0.25, 0.25)
 
     sizes = {name: getattr(TINY, name) for name in TINY.__dataclass_fields__ if name != "tied"}
-    more = {"rms_norm_eps": 1e-6, "rope_theta": 1e4, "rope_pairs": "halves"}
+    more = {
+        "rms_norm_eps": 1e-6,
+        "rope_theta": 1e4,
+        "rope_pairs": "halves",
+        "rotary_dims": TINY.head_dim,
+    }
     denoiser = config.DenoiserConfig(**sizes, **more, qkv_bias=False, qk_norm=True)
     return Subject("q4_0", cast("NativeBackend", Ours()), denoiser, 3)
 
