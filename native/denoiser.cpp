@@ -38,9 +38,8 @@ Denoiser::Denoiser(std::shared_ptr<const ModelFile> file, const DenoiserShape& s
       pool_owner_(::getpid()),
       pool_(std::make_unique<ThreadPool>(options.num_threads)),
       rope_(shape.rope_pairs,
-            shape.rope_frequencies.empty()
-                ? plain_frequencies(shape.rotary_dims, shape.rope_theta)
-                : shape.rope_frequencies,
+            shape.rope_frequencies.empty() ? plain_frequencies(shape.rotary_dims, shape.rope_theta)
+                                           : shape.rope_frequencies,
             shape.rope_magnitude) {
     TensorSource source(*file_);
     embedding_ = &source.take("token_embd.weight", {shape.vocab_size, shape.hidden_size});
