@@ -106,7 +106,9 @@ class InOrder:
             if self._pacer is not None:
                 self._pacer.chunk_done(stop)
         while self._length < len(self._canvas):
-            if self._pacer is not None and self._pacer.is_over(self._length):
+            if self._pacer is not None and self._pacer.is_over(
+                self._num_waiting, self._trunk.num_stored
+            ):
                 return (yield from self._fill())
             if not (yield from self._step()):
                 status = self._stopped()
@@ -114,6 +116,10 @@ class InOrder:
             if self._answer.ends_early():
                 return "eos"
         return "complete"
+
+    def _is_over(self) -> bool:
+        waiting, context = self._num_waiting, self._trunk.num_stored
+        return self._pacer is not None and self._pacer.is_over(waiting, context)
 
     def _step(self) -> Generator[Draft | Commit, None, bool]:
         """One forward and what it gives; false where it was stopped."""
@@ -214,9 +220,15 @@ class InOrder:
         left = len(self._canvas) - self._length
         price = self._drafting.price(predicted)
         rows = reach.num_branches * self._diffusion.draft_rows(reach.length)
-        if not self._pacer.affords(price(1 + reach.length, rows)):
+        waiting = self._num_waiting
+        if not self._pacer.affords(price(waiting + reach.length, rows)):
             reach = Reach()
-        return reach, self._pacer.tokens_due(left, min(longest, LONGEST), price)
+        return reach, self._pacer.tokens_due(left, min(longest, LONGEST), waiting, price)
+
+    @property
+    def _num_waiting(self) -> int:
+        """Given tokens that the next forward has to store: several after drafts on trust."""
+        return self._length - self._trunk.num_stored
 
     def _to_verify(self, reach: Reach, due: int) -> tuple[NDArray[np.int32], list[int]]:
         """The drafted tokens that the next forward compares, and how many of them a branch each

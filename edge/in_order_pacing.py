@@ -95,16 +95,17 @@ class InOrderPacer:
             return 0
         return max(1, int(self._controller.limit_ns))
 
-    def is_over(self, context: int) -> bool:
-        """Whether there is no time for another forward."""
-        step = Work.of([self._costs.predict(1, context, 1)])
+    def is_over(self, waiting: int, context: int) -> bool:
+        """Whether there is no time for another forward, of so many rows at least."""
+        step = Work.of([self._costs.predict(waiting, context, 1)])
         return self.answered and not self._controller.fits(step)
 
-    def tokens_due(self, left: int, longest: int, price: Price) -> int:
+    def tokens_due(self, left: int, longest: int, waiting: int, price: Price) -> int:
         """Tokens that each forward has to give so that all that are left are there in time.
 
         0 where verified ones come in time; at most a draft of the ``longest`` and the token before.
-        Where that is too few, as many as will come at all.
+        Where that is too few, as many as will come at all. The next forward has ``waiting`` plain
+        rows, later ones as many as tokens are due.
         """
         rows_of = self._timing.config.diffusion.draft_rows
         time_ns = self._controller.left_ns * (1 - _KEPT_BACK)
@@ -112,9 +113,12 @@ class InOrderPacer:
             return 0
         if left <= time_ns * self._timing.drafting.hoped(price):
             return 0
-        given = {
-            due: due * int(time_ns // price(due, rows_of(due - 1))) for due in range(2, longest + 2)
-        }
+        given = {}
+        for due in range(2, longest + 2):
+            masked = rows_of(due - 1)
+            after_ns = time_ns - price(waiting, masked)
+            forwards = 1 + int(after_ns // price(due, masked)) if after_ns >= 0 else 0
+            given[due] = due * forwards
         enough = (due for due, tokens in given.items() if tokens >= left)
         most = max(given, key=lambda due: given[due], default=0)
         return next(enough, most if given.get(most) else 0)
