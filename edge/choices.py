@@ -194,7 +194,7 @@ class Choosing:
                 questions = sorted(forward.questions, key=lambda question: question.position)
                 answers = self._ask(forward, questions)
                 if answers is None:
-                    return not self._is_cancelled()
+                    return not self._options.is_cancelled
                 for question, answer in zip(questions, answers.tolist(), strict=True):
                     self._terms[question.hole][question.choice][question.index] = answer
             self._watch.answered = True
@@ -234,7 +234,7 @@ class Choosing:
         )
         self._nfe += 1
         answers = self._watch.run(ask, len(forward.ids), len(tokens))
-        if not self._is_cancelled():
+        if not self._options.is_cancelled:
             self._watch.check()
         return answers
 
@@ -299,12 +299,8 @@ class Choosing:
             self._watch.note("ttft_ms")
             yield commit
 
-    def _is_cancelled(self) -> bool:
-        flag = self._options.cancel
-        return flag is not None and flag.is_set()
-
     def _status(self) -> str:
-        if self._is_cancelled() and None in self._picks:
+        if self._options.is_cancelled and None in self._picks:
             return "cancelled"
         if self._watch.late:
             return "deadline_infeasible"

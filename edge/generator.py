@@ -10,26 +10,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge import early_stop, remask
-from edge.answer import Answer
 from edge.canvas import Block, RowStats
-from edge.commits import Commits
 from edge.credit import Credit
-from edge.editing import edits, rounds_of
-from edge.engine import Candidates, Engine, Session
+from edge.editing import rounds_of
+from edge.engine import Engine, Session
 from edge.guesses import Guesses
+from edge.loop import Loop
 from edge.pacing import Pacer
 from edge.plan import Part, Plan
 from edge.prefix import KeptPrefix
-from edge.reporting import Reporting
 from edge.result import Commit, Done, Draft
 from edge.samplers.base import BlockProgress
-from edge.tally import Tally
 from edge.timing import Timing
 from edge.tokenizer import Tokenizer
 
 
-class Generation:
-    """One request from its plan to its result."""
+class Generation(Loop[Pacer]):
+    """One request whose blocks are refined one after the other."""
 
     def __init__(
         self,
@@ -42,33 +39,13 @@ class Generation:
         clock: Callable[[], int] = time.monotonic_ns,
         kept: KeptPrefix | None = None,
     ) -> None:
-        self._engine = engine
-        self._diffusion = engine.config.diffusion
-        self._clock = clock
-        self._pacer: Pacer | None = None
+        pacer = None
         if plan.options.has_budget and timing is not None:
-            self._pacer = Pacer(timing, plan, started_ns, clock)
-            plan = self._pacer.plan
-        self._plan = plan
-        self._canvas = plan.canvas
-        self._options = plan.options
-        self._session = self._open_session(kept)
-        self._tally = Tally(started_ns)
+            pacer = Pacer(timing, plan, started_ns, clock)
+            plan = pacer.plan
+        self._session = _open_session(engine, plan, pacer, kept)
+        super().__init__(engine, tokenizer, plan, self._session, started_ns, pacer, verify, clock)
         self._guesses = Guesses(len(plan.canvas))
-        self._commits = Commits(plan, self._diffusion.eos_ids, hurried=self._pacer is not None)
-        self._answer = Answer(plan.canvas, self._diffusion, plan.options, is_edited=edits(plan))
-        self._reporting = Reporting(
-            engine,
-            tokenizer,
-            plan,
-            self._session,
-            self._commits,
-            self._answer,
-            self._tally,
-            self._pacer,
-            verify,
-            clock,
-        )
 
     def run(self) -> Iterator[Draft | Commit | Done]:
         """Yield a Draft per step, a Commit whenever the answer's beginning grows, then Done."""
@@ -79,27 +56,6 @@ class Generation:
         if self._pacer is not None:
             status = self._pacer.status(status, filled=self._guesses.used)
         yield from self._reporting.done(status)
-
-    def _open_session(self, kept: KeptPrefix | None) -> Session:
-        options = self._options
-        candidates = Candidates(
-            temperature=options.temperature,
-            top_k=options.top_k or 0,
-            top_p=options.top_p or 1.0,
-            seed=options.seed,
-            forbid_eos=options.eos == "forbid",
-            mask_is_a_token=options.reference,
-        )
-        return self._engine.open(
-            self._canvas,
-            candidates,
-            guidance_scale=options.guidance,
-            cancel=options.cancel,
-            dual=self._plan.dual_cache() if self._pacer is None else self._pacer.dual,
-            credit=Credit() if options.credit else None,
-            kept=kept,
-            num_reused=self._plan.num_reused,
-        )
 
     def _run_blocks(self) -> Generator[Draft | Commit, None, str]:
         blocks = self._plan.blocks
@@ -131,15 +87,6 @@ class Generation:
         if self._pacer is None or is_last or not self._diffusion.caches:
             return False
         return not self._pacer.goes_on(index)
-
-    def _stopped(self) -> str:
-        """What a forward that did not end means: the caller's wish, or the deadline."""
-        flag = self._options.cancel
-        if self._pacer is None or (flag is not None and flag.is_set()):
-            return "cancelled"
-        if not self._pacer.answered:
-            raise self._pacer.refusal()
-        return "shortened"
 
     def _stores(self, index: int, block: Block) -> bool:
         """The last block's keys and values serve nobody, but the published loops store it."""
@@ -338,16 +285,18 @@ class Generation:
         published = self._options.reference and not self._diffusion.caches
         return published and self._plan.sampler.reference_runs_all_steps
 
-    def _forward(self, kind: str, forward: Callable[[], RowStats | None]) -> RowStats | None:
-        if self._pacer is not None:
-            self._pacer.begins()
-            self._session.deadline_ns = self._pacer.stop_at_ns
-        refreshes, begin = self._session.num_refreshes, self._clock()
-        rows = forward()
-        spent = self._clock() - begin
-        if self._pacer is not None:
-            self._pacer.ended(self._session.shape, spent, rows)
-        self._tally.forward(kind, spent, 0 if rows is None else rows.head_ns)
-        if self._session.num_refreshes > refreshes:
-            self._tally.refresh_ns += spent
-        return rows
+
+def _open_session(
+    engine: Engine, plan: Plan, pacer: Pacer | None, kept: KeptPrefix | None
+) -> Session:
+    options = plan.options
+    return engine.open(
+        plan.canvas,
+        options.candidates,
+        guidance_scale=options.guidance,
+        cancel=options.cancel,
+        dual=plan.dual_cache() if pacer is None else pacer.dual,
+        credit=Credit() if options.credit else None,
+        kept=kept,
+        num_reused=plan.num_reused,
+    )

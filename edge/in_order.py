@@ -11,32 +11,26 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Iterator
 from functools import partial
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge import samplers
-from edge.answer import Answer
 from edge.canvas import RowStats
-from edge.commits import Commits
 from edge.drafting import LONGEST, Drafting, Price, Reach
-from edge.engine import Candidates, Engine
+from edge.engine import Engine
 from edge.in_order_pacing import InOrderPacer
+from edge.loop import Loop
 from edge.plan import Plan
 from edge.prefix import KeptPrefix
-from edge.reporting import Reporting
 from edge.result import Commit, Done, Draft
-from edge.tally import Tally
 from edge.timing import Timing
 from edge.tokenizer import Tokenizer
 from edge.trunk import Seen, Trunk
 
-Answered = TypeVar("Answered", RowStats, Seen)
 
-
-class InOrder:
-    """One request from its plan to its result; the same as ``Generation`` for these samplers."""
+class InOrder(Loop[InOrderPacer]):
+    """One request that is decoded from left to right."""
 
     def __init__(
         self,
@@ -49,40 +43,16 @@ class InOrder:
         clock: Callable[[], int] = time.monotonic_ns,
         kept: KeptPrefix | None = None,
     ) -> None:
-        options = plan.options
-        self._diffusion = engine.config.diffusion
-        self._clock = clock
-        self._timing = timing
-        longest, rows = self._diffusion.block_length - 1, self._diffusion.draft_rows
-        self._drafting = timing.drafting if timing is not None else Drafting(longest, rows)
-        self._pacer: InOrderPacer | None = None
+        options, diffusion, pacer = plan.options, engine.config.diffusion, None
         if options.has_budget and timing is not None:
-            self._pacer = InOrderPacer(timing, plan, started_ns, clock)
-        self._plan = plan
-        self._canvas = plan.canvas
-        candidates = Candidates(
-            temperature=options.temperature,
-            top_k=options.top_k or 0,
-            top_p=options.top_p or 1.0,
-            seed=options.seed,
-            forbid_eos=options.eos == "forbid",
+            pacer = InOrderPacer(timing, plan, started_ns, clock)
+        self._trunk = Trunk(
+            engine, plan.canvas, options.candidates, options.cancel, kept, plan.num_reused
         )
-        self._trunk = Trunk(engine, plan.canvas, candidates, options.cancel, kept, plan.num_reused)
-        self._tally = Tally(started_ns)
-        self._commits = Commits(plan, self._diffusion.eos_ids, hurried=self._pacer is not None)
-        self._answer = Answer(plan.canvas, self._diffusion, options)
-        self._reporting = Reporting(
-            engine,
-            tokenizer,
-            plan,
-            self._trunk,
-            self._commits,
-            self._answer,
-            self._tally,
-            self._pacer,
-            verify,
-            clock,
-        )
+        super().__init__(engine, tokenizer, plan, self._trunk, started_ns, pacer, verify, clock)
+        self._timing = timing
+        longest, rows = diffusion.block_length - 1, diffusion.draft_rows
+        self._drafting = timing.drafting if timing is not None else Drafting(longest, rows)
         self._drafts = samplers.drafts(plan.sampler_name)
         self._length = plan.canvas.output_start  # of what is given
         self._ahead: RowStats | None = None  # drafted for the positions from there on
@@ -106,9 +76,7 @@ class InOrder:
             if self._pacer is not None:
                 self._pacer.chunk_done(stop)
         while self._length < len(self._canvas):
-            if self._pacer is not None and self._pacer.is_over(
-                self._num_waiting, self._trunk.num_stored
-            ):
+            if self._is_over():
                 return (yield from self._fill())
             if not (yield from self._step()):
                 status = self._stopped()
@@ -196,15 +164,6 @@ class InOrder:
             return "eos"
         return "complete" if self._length == len(self._canvas) else "shortened"
 
-    def _stopped(self) -> str:
-        """What a forward that did not end means: the caller's wish, or the deadline."""
-        flag = self._plan.options.cancel
-        if self._pacer is None or (flag is not None and flag.is_set()):
-            return "cancelled"
-        if not self._pacer.answered:
-            raise self._pacer.refusal()
-        return "shortened"
-
     # How far to draft.
 
     def _reach(self) -> tuple[Reach, int]:
@@ -262,16 +221,3 @@ class InOrder:
     def _block(self) -> int:
         blocks = self._plan.blocks
         return next(i for i, block in enumerate(blocks) if self._length < block.stop)
-
-    def _forward(self, kind: str, forward: Callable[[], Answered | None]) -> Answered | None:
-        if self._pacer is not None:
-            self._pacer.begins()
-            self._trunk.deadline_ns = self._pacer.stop_at_ns
-        begin = self._clock()
-        answered = forward()
-        spent = self._clock() - begin
-        rows = answered.own if isinstance(answered, Seen) else answered
-        if self._pacer is not None:
-            self._pacer.ended(self._trunk.shape, spent, rows)
-        self._tally.forward(kind, spent, 0 if rows is None else rows.head_ns)
-        return answered

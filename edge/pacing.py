@@ -5,56 +5,35 @@ Without a budget none of this is used.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import replace
 
-from edge.budget import Controller, Stretch, Work, water_level
-from edge.canvas import Block, Canvas, RowStats
+from edge.budget import Stretch, Work, water_level
+from edge.canvas import Block, Canvas
 from edge.costs import Sample
 from edge.dual_cache import DualCache
-from edge.errors import BudgetError
+from edge.paced import Paced
 from edge.plan import Part, Plan
 from edge.prices import Prices
-from edge.request import GenerateConfig
 from edge.timing import Timing
 
 
-class Pacer:
-    """One request against its deadline."""
+class Pacer(Paced):
+    """One request that decodes block by block."""
 
     def __init__(
         self, timing: Timing, plan: Plan, started_ns: int, clock: Callable[[], int]
     ) -> None:
-        self._timing = timing
-        self._diffusion = timing.config.diffusion
-        self._costs = timing.costs
-        self.cost_source = self._costs.source
-        self.pace = timing.pace
-        self.pace.rest_until(started_ns)
-        self._clock = clock
         options = plan.options
-        self.budget_ns = budget_of(options, started_ns)
-        self._strict = options.on_infeasible == "error"
+        super().__init__(timing, options, started_ns, clock)
+        self._diffusion = timing.config.diffusion
         # Given steps are an upper bound.
         self.capped = options.steps is not None or options.steps_per_block is not None
         self._guided = options.guidance > 0
-        self._samples: list[Sample] = []
         self._ahead: dict[tuple[int, int], list[Stretch]] = {}  # from a part of a block on
-        self._last_end_ns: int | None = None
-        self.answered = False  # there has been a denoising step
-        self.infeasible = False
-        self.cut = False  # the answer was promised shorter than asked for
-        self.predicted_ns: float | None = None
-        self.min_budget_ns = 0.0  # these two are known at the end
-        self.rate = (1.0, 0.0)
         self.plan = plan
         self._prices = Prices(self._costs, self._diffusion, plan)
-        num_pauses = timing.config.denoiser.num_layers if timing.stoppable else 1
-        self.pace.grain_ns = self._prices.step(0, self._prices.holes(0)) / num_pauses
-        self._controller = Controller(clock, started_ns, self.budget_ns, self.pace)
-        self._entry_ns = clock() - started_ns  # before the first forward could begin
-        self._least_work = self._prices.least()
+        self._ready(self._prices.step(0, self._prices.holes(0)), self._prices.least())
         self._promise()
 
     # What the request will be.
@@ -63,9 +42,7 @@ class Pacer:
         """Fit the plan to the budget; raises BudgetError when that is wanted and nothing fits."""
         if not self.pace.trusted:
             return
-        self.infeasible = not self._controller.fits(self._least_work)
-        if self.infeasible and self._strict:
-            raise self.refusal()
+        self._check_least()
         if not self._diffusion.caches and not self.plan.canvas.is_form:
             self._cut_canvas()
         elif self._coarse:
@@ -73,20 +50,6 @@ class Pacer:
             if not self._controller.fits(prefill + self._prices.mandatory(0)):
                 self._merge(0, prefill)
         self.predicted_ns = self._prediction()
-
-    def _smallest_budget(self) -> float:
-        """The smallest budget that the least answer would fit into, as far as known."""
-        return self.pace.least_budget(self._entry_ns + self.pace.bound(self._least_work))
-
-    def refusal(self) -> BudgetError:
-        """The error that names the smallest feasible budget."""
-        wanted, least = self.budget_ns / 1e6, math.ceil(self._smallest_budget() / 1e6)
-        return BudgetError(
-            f"a budget of {wanted:.4g} ms is too short for this model and prompt on this device",
-            budget_ms=wanted,
-            min_budget_ms=float(least),
-            hint=f"give at least {least} ms, or ask for the best effort",
-        )
 
     def _cut_canvas(self) -> None:
         """Under full attention every step pays for the whole canvas, so it is cut beforehand."""
@@ -167,26 +130,21 @@ class Pacer:
 
     # While it runs.
 
-    def chunk_done(self, stop: int) -> None:
-        """The prompt is stored so far; raises BudgetError once the rest does not fit, if asked."""
-        if self._strict and not self._controller.fits(self._prices.least(stop)):
-            raise self.refusal()
+    def _least(self, start: int) -> Work:
+        return self._prices.least(start)
+
+    def _predict(self, active: int, context: int, head_rows: int) -> float:
+        return self._prices.forward(active, context, head_rows)
+
+    def _sample(self, sample: Sample) -> None:
+        if not self._guided:  # that is two forwards
+            super()._sample(sample)
 
     def weighs_reuse(self, index: int, part: int, holes: int) -> None:
         """Use an approximate cache only where it makes the steps to come cheaper."""
         if self.dual is not None:
             usual_ns = self._stretches(index, part, holes)[0].step_ns
             self.dual.is_on = usual_ns < self._prices.step(index, holes)
-
-    @property
-    def stop_at_ns(self) -> int:
-        """When the next forward has to be stopped; 0: never.
-
-        The least answer is always finished, and so is the forward that puts a guess right.
-        """
-        if not self.answered and not (self._strict and self.pace.trusted):
-            return 0
-        return max(1, int(self._controller.limit_ns))
 
     def is_over(self, index: int, holes: int, *, begins: bool) -> bool:
         """Whether there is no time for a part's step, which may be the one that begins a block."""
@@ -240,66 +198,6 @@ class Pacer:
         if kept < len(stretches) - 1 and self._coarse:
             return self._merge(index + 1, Work.of([self._prices.store(index)])) or kept > 0
         return kept > 0
-
-    def begins(self) -> None:
-        """A forward is about to run."""
-        if self._last_end_ns is not None:
-            self.pace.between_ns.add(self._clock() - self._last_end_ns)
-
-    def ended(self, shape: tuple[int, int, int], spent_ns: int, rows: RowStats | None) -> None:
-        """A forward of (active, context, head rows) took so long; None: it was stopped."""
-        self._last_end_ns = self._clock()
-        predicted = self._prices.forward(*shape)
-        if self.answered and self._last_end_ns > self._controller.limit_ns:
-            self.pace.was_late(self._last_end_ns - self._controller.limit_ns)
-        if rows is not None:
-            self.pace.observe(spent_ns, predicted)
-            if not self._guided:
-                self._samples.append(Sample(*shape, spent_ns, rows.head_ns))
-            return
-        if spent_ns > self.pace.u * predicted:
-            self.pace.observe(spent_ns, predicted)
-
-    def first_step_done(self) -> None:
-        """The least answer is there; raises BudgetError if it is late and that was asked for."""
-        if not self.answered and self._is_late():
-            if self._strict:
-                raise self.refusal()
-            self.infeasible = True
-        self.answered = True
-
-    def _is_late(self) -> bool:
-        return self._clock() > self._controller.deadline_ns
-
-    def finish(self) -> None:
-        """No forward will follow: learn from those there were."""
-        self.rate = self.pace.u, self.pace.v
-        self.min_budget_ns = self._smallest_budget()
-        self._timing.learn(self._samples)
-
-    def end_at(self, now_ns: int) -> None:
-        """The request is over."""
-        if self._last_end_ns is not None:
-            self.pace.tail_ns.add(now_ns - self._last_end_ns)
-        self.pace.seen_ns = now_ns
-
-    def status(self, status: str, *, filled: bool) -> str:
-        """How the request ended, of ``complete``, ``eos``, ``shortened`` and ``cancelled``."""
-        if status == "cancelled":
-            return status
-        if self.infeasible and self._is_late():  # it may have gone faster than expected
-            return "deadline_infeasible"
-        if status == "shortened" or (self.cut and status == "complete"):
-            return "shortened"
-        return "filled" if filled else status
-
-
-def budget_of(options: GenerateConfig, started_ns: int) -> float:
-    """The latency budget in ns, from the instant that the request began."""
-    if options.budget_ms is not None:
-        return options.budget_ms * 1e6
-    assert options.deadline is not None
-    return options.deadline * 1e9 - started_ns
 
 
 def _first_blocks(plan: Plan, count: int) -> Plan:

@@ -17,7 +17,6 @@ from edge.dual_cache import DEFAULT_WINDOW, DualCache
 from edge.errors import ContextLengthError, RequestError
 from edge.request import GenerateConfig
 from edge.samplers.base import Sampler, SamplerOptions
-from edge.samplers.joint_threshold import JointThreshold
 
 DEFAULT_MAX_TOKENS = 128
 _PARAMETERS = (
@@ -170,12 +169,8 @@ def _sampler_options(name: str, options: GenerateConfig, config: ModelConfig) ->
     preset = _preset(name, options)
     for parameter in _PARAMETERS:
         given = getattr(options, parameter)
-        if given is not None and parameter not in samplers.find(name).uses:
-            fitting = [n for n in samplers.names() if parameter in samplers.find(n).uses]
-            raise RequestError(
-                f"{parameter} has no effect on the sampler {name}",
-                hint=f"leave it out or use {' or '.join(fitting)}",
-            )
+        if given is not None:
+            _require_use(name, parameter)
         of_file = getattr(config.diffusion, parameter, None)  # not every one has a key
         of_file = preset.get(parameter, of_file)
         if given is not None or of_file is not None:
@@ -187,13 +182,17 @@ def _preset(name: str, options: GenerateConfig) -> Mapping[str, float]:
     """What the preset says of the sampler's parameters, nothing without one."""
     if options.preset is None:
         return {}
-    if "preset" not in samplers.find(name).uses:
-        fitting = [n for n in samplers.names() if "preset" in samplers.find(n).uses]
+    _require_use(name, "preset")
+    return samplers.presets(name)[options.preset]
+
+
+def _require_use(name: str, parameter: str) -> None:
+    if parameter not in samplers.find(name).uses:
+        fitting = [n for n in samplers.names() if parameter in samplers.find(n).uses]
         raise RequestError(
-            f"preset has no effect on the sampler {name}",
+            f"{parameter} has no effect on the sampler {name}",
             hint=f"leave it out or use {' or '.join(fitting)}",
         )
-    return JointThreshold.presets[options.preset]
 
 
 def _make_canvas(prompt: Any, options: GenerateConfig, config: ModelConfig) -> Canvas:

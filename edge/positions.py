@@ -10,13 +10,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
 
-from edge.errors import ModelFileError, UnsupportedModelError
 from edge.formats import keys
+from edge.key_reader import LARGEST, KeyReader
 
 BETA_FAST, BETA_SLOW = 32.0, 1.0
-_LONGEST = 1 << 28
 _WIDEST_HEAD = 1 << 16
 
 
@@ -60,26 +58,7 @@ def usual_magnitude(factor: float) -> float:
     return 0.1 * math.log(factor) + 1.0
 
 
-class Reader(Protocol):
-    """The keys of a file; each failure is the package's own error."""
-
-    def integer(self, key: str, *, default: object = ..., low: int = ..., high: int = ...) -> int:
-        """A whole number."""
-
-    def positive(self, key: str, *, default: object = ..., high: float = ...) -> float:
-        """A number above 0."""
-
-    def text(self, key: str, *, default: str | None = ...) -> str:
-        """A string."""
-
-    def fail(self, key: str, problem: str) -> ModelFileError:
-        """The error for a value that cannot be."""
-
-    def unsupported(self, key: str, value: object, supported: str) -> UnsupportedModelError:
-        """The error for a value that this version does not do."""
-
-
-def read_yarn(reader: Reader, rope_theta: float, head_dim: int) -> Yarn | None:
+def read_yarn(reader: KeyReader, rope_theta: float, head_dim: int) -> Yarn | None:
     """None where positions are not stretched."""
     kind = reader.text(keys.ROPE_SCALING, default="none")
     if kind == "none":
@@ -96,16 +75,16 @@ def read_yarn(reader: Reader, rope_theta: float, head_dim: int) -> Yarn | None:
     times = reader.positive(keys.ROPE_MAGNITUDE, default=1.0, high=1e6)
     return Yarn(
         factor=factor,
-        original_length=reader.integer(keys.ROPE_ORIGINAL_LENGTH, high=_LONGEST),
+        original_length=reader.integer(keys.ROPE_ORIGINAL_LENGTH, high=LARGEST),
         beta_fast=reader.positive(keys.YARN_BETA_FAST, default=BETA_FAST, high=1e6),
         beta_slow=reader.positive(keys.YARN_BETA_SLOW, default=BETA_SLOW, high=1e6),
         magnitude=times * usual_magnitude(factor),
     )
 
 
-def read_query_scale(reader: Reader) -> QueryScale | None:
+def read_query_scale(reader: KeyReader) -> QueryScale | None:
     """None where all queries count alike."""
-    if reader.integer(keys.QUERY_SCALE_LENGTH, default=0, low=0, high=_LONGEST) == 0:
+    if reader.integer(keys.QUERY_SCALE_LENGTH, default=0, low=0, high=LARGEST) == 0:
         return None
-    length = reader.integer(keys.QUERY_SCALE_LENGTH, high=_LONGEST)
+    length = reader.integer(keys.QUERY_SCALE_LENGTH, high=LARGEST)
     return QueryScale(reader.positive(keys.QUERY_SCALE, high=1e3), length)

@@ -12,9 +12,10 @@ from edge.canvas import RowStats
 from edge.commits import Commits
 from edge.engine import Engine
 from edge.guesses import draft_of
+from edge.paced import Paced
 from edge.plan import Plan
 from edge.result import Commit, Done, Draft, Result
-from edge.tally import Clocked, Forwards, Tally
+from edge.tally import Forwards, Tally
 from edge.tokenizer import TextStream, Tokenizer
 
 
@@ -30,7 +31,7 @@ class Reporting:
         commits: Commits,
         answer: Answer,
         tally: Tally,
-        pacer: Clocked | None,
+        pacer: Paced | None,
         verify: Callable[[str], bool] | None,
         clock: Callable[[], int],
     ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from numbers import Integral, Real
@@ -10,6 +11,7 @@ from typing import Any
 from edge import early_stop
 from edge._native import CancelFlag
 from edge.config import RANKS
+from edge.engine import Candidates
 from edge.errors import RequestError
 from edge.result import Draft
 
@@ -143,6 +145,29 @@ class GenerateConfig:
     def has_budget(self) -> bool:
         """Whether there is a time by which the answer has to be there."""
         return self.budget_ms is not None or self.deadline is not None
+
+    def budget_ns(self, started_ns: int) -> float:
+        """Time from an instant of ``time.monotonic_ns()`` on, infinite without a budget."""
+        if self.deadline is not None:
+            return self.deadline * 1e9 - started_ns
+        return math.inf if self.budget_ms is None else self.budget_ms * 1e6
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether the caller has changed their mind."""
+        return self.cancel is not None and self.cancel.is_set()
+
+    @property
+    def candidates(self) -> Candidates:
+        """What the engine is asked to draw."""
+        return Candidates(
+            temperature=self.temperature,
+            top_k=self.top_k or 0,
+            top_p=self.top_p or 1.0,
+            seed=self.seed,
+            forbid_eos=self.eos == "forbid",
+            mask_is_a_token=self.reference,
+        )
 
     @classmethod
     def of(cls, options: dict[str, Any]) -> GenerateConfig:

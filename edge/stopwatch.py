@@ -33,11 +33,7 @@ class Stopwatch:
         self._started_ns = started_ns
         self._clock = clock
         self._costs = costs() if options.has_budget else None
-        self._budget_ns = math.inf
-        if options.budget_ms is not None:
-            self._budget_ns = options.budget_ms * 1e6
-        elif options.deadline is not None:
-            self._budget_ns = options.deadline * 1e9 - started_ns
+        self._budget_ns = options.budget_ns(started_ns)
         self._strict = options.on_infeasible == "error"
         self._least_ns = 0.0  # predicted time of the least answer
         self._spent_ns = 0

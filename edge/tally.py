@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from edge.backends.base import Backend
 from edge.dual_cache import DualCache
 from edge.machine import peak_rss_bytes
+from edge.paced import Paced
 from edge.plan import Plan
 from edge.result import Stats
 
@@ -21,27 +22,14 @@ class Forwards(Protocol):
 
     forwards: int
     dual: DualCache | None
+    deadline_ns: int
+    shape: tuple[int, int, int]
 
     @property
     def num_refreshes(self) -> int: ...
 
     @property
     def cache(self) -> str: ...
-
-
-class Clocked(Protocol):
-    """What is told of a request that has a latency budget."""
-
-    budget_ns: float
-    predicted_ns: float | None
-    min_budget_ns: float
-    rate: tuple[float, float]
-    cost_source: str
-    cut: bool
-
-    def finish(self) -> None: ...
-
-    def end_at(self, now_ns: int) -> None: ...
 
 
 @dataclass
@@ -87,7 +75,7 @@ class Tally:
         plan: Plan,
         backend: Backend,
         session: Forwards,
-        pacer: Clocked | None,
+        pacer: Paced | None,
         *,
         confidences: NDArray[np.float64],
         forced_tokens: int,
@@ -175,7 +163,7 @@ def _of_the_cache(session: Forwards) -> dict[str, Any]:
     }
 
 
-def _of_the_budget(pacer: Clocked | None) -> dict[str, Any]:
+def _of_the_budget(pacer: Paced | None) -> dict[str, Any]:
     figures: dict[str, Any] = {
         "budget_ms": None,
         "overshoot_ms": None,

@@ -35,6 +35,11 @@ class Seen:
     own: RowStats
     ahead: dict[int, RowStats]
 
+    @property
+    def head_ns(self) -> int:
+        """What the head took."""
+        return self.own.head_ns
+
 
 class Trunk:
     """The forwards of one request; each returns None when cancelled, which changes nothing."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from reprlib import repr as shown
 
 from edge.errors import RequestError
@@ -49,6 +50,12 @@ def decodes_in_order(name: str) -> bool:
 def drafts(name: str) -> bool:
     """Whether such a rule drafts tokens."""
     return issubclass(find(name), Speculative)
+
+
+def presets(name: str) -> Mapping[str, Mapping[str, float]]:
+    """Values of the rule's parameters that go together, by name; nothing for most rules."""
+    found: Mapping[str, Mapping[str, float]] = getattr(find(name), "presets", {})
+    return found
 
 
 def find(name: str) -> type[Sampler]:
