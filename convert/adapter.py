@@ -90,10 +90,6 @@ class MergedTensor:
         values = self.base.values(first_row, num_rows)
         return values if self.update is None else _add(values, self.update, first_row)
 
-    def equals(self, other: Tensor) -> bool:
-        """True when both hold the same values in the same shape."""
-        return self.shape == other.shape and np.array_equal(self.values(), other.values())
-
 
 @dataclass(frozen=True)
 class Adapter:

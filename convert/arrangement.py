@@ -51,10 +51,6 @@ class Stack:
         count = len(self.members) - first_row if num_rows is None else num_rows
         return np.stack([each.values() for each in self.members[first_row : first_row + count]])
 
-    def equals(self, other: Tensor) -> bool:
-        """True when both hold the same values in the same shape."""
-        return self.shape == other.shape and np.array_equal(self.values(), other.values())
-
 
 @dataclass(frozen=True)
 class Slice:
@@ -87,10 +83,6 @@ class Slice:
             return self.whole.values(self.first + first_row, count)
         rows = slice(self.first, self.first + self.count)
         return np.ascontiguousarray(self.whole.values(first_row, count)[:, rows])
-
-    def equals(self, other: Tensor) -> bool:
-        """True when both hold the same values in the same shape."""
-        return self.shape == other.shape and np.array_equal(self.values(), other.values())
 
 
 def arranged(checkpoint: Checkpoint) -> Checkpoint:

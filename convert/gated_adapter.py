@@ -57,10 +57,6 @@ class ScaledTensor:
             raise _fault(self.base, "is too large for float32 once it is scaled")
         return scaled
 
-    def equals(self, other: Tensor) -> bool:
-        """True when both hold the same values in the same shape."""
-        return self.shape == other.shape and np.array_equal(self.values(), other.values())
-
 
 @dataclass(frozen=True)
 class GatedAdapter:
@@ -152,9 +148,6 @@ class _Row:
         stop = None if num_rows is None else first_row + num_rows
         row: NDArray[np.float32] = self.base.values()[0]
         return row[first_row:stop]
-
-    def equals(self, other: Tensor) -> bool:
-        return self.shape == other.shape and np.array_equal(self.values(), other.values())
 
 
 def _scaled(update: LowRank) -> Tensor:

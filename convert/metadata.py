@@ -121,7 +121,22 @@ _SETTINGS = (
     Setting(keys.TASK, "string"),
     Setting(keys.NAME, "string"),
 )
+_SCALARS: tuple[Kind, ...] = ("bool", "string", "f32", "u32")
+_I32 = range(-(2**31), 2**31)
 SETTINGS = {setting.key: setting for setting in _SETTINGS}
+
+
+def kind_of(key: str, value: Any) -> Kind | None:
+    """How a value that was read is written, None for what no kind holds; a list is a tuple."""
+    if not isinstance(value, tuple):
+        return next((kind for kind in _SCALARS if _is_kind(kind, value)), None)
+    if value and all(isinstance(each, bool) for each in value):
+        return "bools"
+    if value and all(isinstance(each, str) for each in value):
+        return "strings"
+    if not all(isinstance(each, int) and each in _I32 for each in value) or key in SETTINGS:
+        return "u32s" if _is_kind("u32s", value) else None
+    return "i32s" if value else None
 
 
 def text_is_storable(text: str) -> bool:

@@ -11,13 +11,12 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from convert.gated_adapter import GatedAdapter, open_gate
-from convert.metadata import SETTINGS, Entry, Kind, text_is_storable
+from convert.metadata import SETTINGS, Entry, kind_of, text_is_storable
 from convert.models import loops
 from convert.models.base import Choices, Spec, TensorSpec
 from convert.models.dense import tensors_of
@@ -25,9 +24,10 @@ from convert.models.gate import gate_entries, gate_tensors, stored_gate_tensors
 from convert.models.shape import DenseShape
 from convert.safetensors_file import Tensor, require_finite
 from convert.source import Advance, hash_file
+from convert.stored_rows import read_rows
 from edge import _native
 from edge.config import ModelConfig, read_config
-from edge.errors import ModelFileError, UnsupportedModelError
+from edge.errors import UnsupportedModelError
 from edge.formats import keys
 from edge.formats.gguf_file import Header, read_header
 
@@ -47,7 +47,6 @@ _SAID_ANEW = (
     "general.file_type",
     "general.quantization_version",
 )
-_U32, _I32 = range(2**32), range(-(2**31), 2**31)
 
 
 @dataclass(frozen=True)
@@ -84,22 +83,12 @@ class ModelFileTensor:
         require_finite(values, self.name, self.path, first_row)
         return values
 
-    def equals(self, other: Tensor) -> bool:
-        """True when both hold the same values in the same shape."""
-        return self.shape == other.shape and np.array_equal(self.values(), other.values())
-
     def _stored_rows(self, first: int, count: int) -> NDArray[np.float32]:
         """[count, cols] of the file's rows."""
         info, cols = self.info, self.shape[-1]
         row_bytes = info.num_bytes // (math.prod(self.shape) // cols)
-        # read, not mapped: a mapped file that shrinks meanwhile kills the process
-        place = info.offset + first * row_bytes
-        stored = np.fromfile(self.path, np.uint8, count * row_bytes, offset=place)
-        if len(stored) < count * row_bytes:
-            reason = f"tensor '{self.name}' changed while it was read"
-            raise ModelFileError(self.path, place, reason, hint="convert again")
-        rows = stored.reshape(count, row_bytes)
-        return _native.dequantize(info.type, rows, cols, info.group_size, info.has_minima)
+        place, choices = info.offset + first * row_bytes, (info.group_size, info.has_minima)
+        return read_rows(self.path, place, count, row_bytes, info.type, cols, *choices)
 
 
 @dataclass(frozen=True)
@@ -247,35 +236,8 @@ def _entries(header: Header) -> Iterator[Entry]:
         value = header.metadata[key]
         value = value.tolist() if isinstance(value, np.ndarray) else value
         value = tuple(value) if isinstance(value, list) else value
-        if kind := _kind_of(key, value):
+        if kind := kind_of(key, value):
             yield Entry(key, kind, value)
-
-
-def _kind_of(key: str, value: Any) -> Kind | None:
-    """How the value is written, None for what the writer has no form for."""
-    if isinstance(value, tuple):
-        return _kind_of_list(key, value)
-    if isinstance(value, bool):
-        return "bool"
-    if isinstance(value, str):
-        return "string" if text_is_storable(value) else None
-    if isinstance(value, float):
-        return "f32" if abs(value) <= np.finfo(np.float32).max else None
-    return "u32" if value in _U32 else None
-
-
-def _kind_of_list(key: str, values: tuple[Any, ...]) -> Kind | None:
-    if not values:
-        return None
-    if all(isinstance(value, bool) for value in values):
-        return "bools"
-    if all(isinstance(value, str) for value in values):
-        return "strings"
-    if not all(isinstance(value, int) for value in values):
-        return None
-    if key in SETTINGS or not all(value in _I32 for value in values):
-        return "u32s" if all(value in _U32 for value in values) else None
-    return "i32s"
 
 
 def _shape(config: ModelConfig, *, has_expert_bias: bool) -> DenseShape:

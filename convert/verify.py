@@ -17,8 +17,8 @@ from convert.models.base import Rows, TensorSpec
 from convert.parallel import in_order
 from convert.plan import Plan, PlannedTensor
 from convert.report import ActivationReport, TensorReport
+from convert.stored_rows import read_rows
 from convert.writers.gguf import Parts
-from edge import _native
 from edge.errors import ModelFileError
 from edge.formats import keys
 from edge.formats.gguf_file import Header, read_header
@@ -160,11 +160,8 @@ def _compare(
 
     def errors(rows: Rows) -> _Sums:
         values = load(spec, rows).reshape(-1, cols)
-        # read, not mapped: mapped pages would count as memory of this process
-        place = offset + rows.first * rows_per_row * row_bytes
-        stored = np.fromfile(path, np.uint8, len(values) * row_bytes, offset=place)
-        stored = stored.reshape(len(values), row_bytes)
-        read = _native.dequantize(tensor.type, stored, cols, *tensor.layout.choices)
+        place, count = offset + rows.first * rows_per_row * row_bytes, len(values)
+        read = read_rows(path, place, count, row_bytes, tensor.type, cols, *tensor.layout.choices)
         return _errors(values, read, tensor.layout.group_size)
 
     sums = sum(in_order(errors, spec.parts, threads), _Sums())

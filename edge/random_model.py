@@ -14,7 +14,6 @@ from gguf import GGMLQuantizationType, GGUFValueType, GGUFWriter
 
 from edge import _native
 from edge.formats import keys
-from edge.formats.experts import SCORES, Experts
 from edge.formats.groups import Layout, layout_for, own_layouts
 from edge.shapes import ROUTER, Shape
 
@@ -90,7 +89,7 @@ def _write_header(
 
 def _metadata(shape: Shape) -> dict[str, int | float]:
     return {
-        **_expert_keys(shape.experts),
+        **(shape.experts.keys() if shape.experts else {}),
         keys.CONTEXT_LENGTH: shape.context_length,
         keys.HIDDEN_SIZE: shape.hidden_size,
         keys.NUM_LAYERS: shape.num_layers,
@@ -101,23 +100,6 @@ def _metadata(shape: Shape) -> dict[str, int | float]:
         keys.VALUE_DIM: shape.head_dim,
         keys.RMS_NORM_EPS: 1e-6,
         keys.MASK_TOKEN_ID: 0,
-    }
-
-
-def _expert_keys(experts: Experts | None) -> dict[str, int | float]:
-    if experts is None:
-        return {}
-    return {
-        keys.NUM_EXPERTS: experts.num_experts,
-        keys.NUM_USED_EXPERTS: experts.num_used,
-        keys.EXPERT_SIZE: experts.size,
-        keys.SHARED_EXPERT_SIZE: experts.shared_size,
-        keys.NUM_DENSE_LAYERS: experts.num_dense_layers,
-        keys.EXPERT_SCORES: {name: number for number, name in SCORES.items()}[experts.scores],
-        keys.EXPERTS_RENORMALISE: experts.renormalises,
-        keys.EXPERT_SCALE: experts.scale,
-        keys.NUM_EXPERT_GROUPS: experts.num_groups,
-        keys.NUM_USED_EXPERT_GROUPS: experts.num_used_groups,
     }
 
 

@@ -5,6 +5,7 @@
 namespace edge {
 
 float QueryScale::at(int64_t position) const {
+    if (beta == 0.0 || position < length) return 1.0f;
     const double steps = static_cast<double>(position / length);
     return static_cast<float>(1.0 + beta * std::log1p(steps));
 }

@@ -36,7 +36,7 @@ void keep_best_groups(const ExpertShape& shape, std::vector<float>& ranked) {
     const int64_t size = shape.num_experts / shape.num_groups;
     std::vector<float> groups;
     for (int64_t g = 0; g < shape.num_groups; ++g) {
-        float best[2] = {0.0f, 0.0f};  // a group of one has no second
+        float best[2] = {};  // groups have at least two
         std::partial_sort_copy(ranked.begin() + g * size, ranked.begin() + (g + 1) * size, best,
                                best + 2, std::greater<float>());
         groups.push_back(best[0] + best[1]);

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -23,26 +23,16 @@ class ExpertInputs:
     have in common. Only one expert's are made at a time: all would not fit in memory.
     """
 
+    inputs: NDArray[np.float32]
+    experts: NDArray[np.int32]
+    rows: NDArray[np.int32]
     shares_space: bool
-    parts: list[NDArray[np.float32]] = field(default_factory=list)
-    experts: list[NDArray[np.int32]] = field(default_factory=list)
-    rows: list[NDArray[np.int32]] = field(default_factory=list)
-
-    def add(
-        self, inputs: NDArray[np.float32], experts: NDArray[np.int32], rows: NDArray[np.int32]
-    ) -> None:
-        """Take in further inputs; `rows` count from their first."""
-        before = sum(map(len, self.parts))
-        self.parts.append(inputs)
-        self.experts.append(experts)
-        self.rows.append(rows + np.int32(before))
 
     @cached_property
     def all_rows(self) -> Moments:
         """The moments of all inputs."""
-        moments = Moments.of_columns(self.parts[0].shape[1])
-        for part in self.parts:
-            moments.add(part)
+        moments = Moments.of_columns(self.inputs.shape[1])
+        moments.add(self.inputs)
         return moments
 
     @property
@@ -57,15 +47,15 @@ class ExpertInputs:
 
     def of(self, expert: int) -> NDArray[np.float32]:
         """The expert's own inputs."""
-        return np.asarray(self._inputs[self._rows[self._experts == expert]])
+        return np.asarray(self.inputs[self.rows[self.experts == expert]])
 
     def factors(self, expert: int) -> list[NDArray[np.float32]]:
         """Of each block of columns, as `Moments.factors`."""
-        own = Moments.of_columns(self._inputs.shape[1])
+        own = Moments.of_columns(self.inputs.shape[1])
         chosen = self.of(expert)
         if len(chosen):
             own.add(chosen)
-        trust = len(chosen) / (len(chosen) + self._inputs.shape[1])
+        trust = len(chosen) / (len(chosen) + self.inputs.shape[1])
         return [
             inverse_factor(self._blended(mine, others, len(chosen), trust))
             for mine, others in zip(own.blocks, self.all_rows.blocks, strict=True)
@@ -81,23 +71,15 @@ class ExpertInputs:
             prior = np.diag(np.diagonal(mine))
         return np.asarray(trust * mine + (1 - trust) * prior, np.float32)
 
-    @cached_property
-    def _inputs(self) -> NDArray[np.float32]:
-        return np.concatenate(self.parts)
-
-    @cached_property
-    def _experts(self) -> NDArray[np.int32]:
-        return np.concatenate(self.experts)
-
-    @cached_property
-    def _rows(self) -> NDArray[np.int32]:
-        return np.concatenate(self.rows)
-
 
 def of_layer(inputs: Sequence[NDArray[np.float32]], pairs: Sequence[Pairs]) -> list[ExpertInputs]:
     """Of gate and up, then of down: from each canvas the layer's inputs and its pairs."""
-    shared, own = ExpertInputs(shares_space=True), ExpertInputs(shares_space=False)
-    for rows, (experts, of_rows, down) in zip(inputs, pairs, strict=True):
-        shared.add(rows, experts, of_rows)
-        own.add(down, experts, np.arange(len(down), dtype=np.int32))
-    return [shared, own]
+    firsts = np.cumsum([0, *map(len, inputs)])
+    experts, rows, down = (np.concatenate([each[part] for each in pairs]) for part in range(3))
+    counts = [len(each[1]) for each in pairs]
+    rows = (rows + np.repeat(firsts[:-1], counts)).astype(np.int32)
+    own_rows = np.arange(len(down), dtype=np.int32)
+    return [
+        ExpertInputs(np.concatenate(inputs), experts, rows, shares_space=True),
+        ExpertInputs(down, experts, own_rows, shares_space=False),
+    ]

@@ -78,6 +78,8 @@ class Smoothing:
 
     def recall(self, places: Sequence[Place]) -> bool:
         """Whether the scales of these places are known; then they are in force."""
+        if not self.layouts:
+            return True
         kept = self.work.json(_file_of(places))
         for place in places if kept is not None else ():
             if exponents := kept.get(place.matrices[0]):
@@ -91,6 +93,8 @@ class Smoothing:
 
         What experts read stays as it is: the router reads it too, and stays float.
         """
+        if not self.layouts:
+            return
         chosen = {}
         for place in filter(self._is_open, places):
             inputs = moments[place.matrices[0]]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from convert.metadata import Entry
+from convert.metadata import Entry, Kind
 from convert.models.base import ConfigReader, Role
 from edge.formats import keys
 from edge.formats.experts import SCORES, Experts
@@ -99,25 +99,10 @@ def gated_tensors(
 
 
 def entries(architecture: str, experts: Experts) -> Iterator[Entry]:
-    """The keys of a file; what means nothing where it is not said is not said."""
-    counts = {
-        keys.NUM_EXPERTS: experts.num_experts,
-        keys.NUM_USED_EXPERTS: experts.num_used,
-        keys.EXPERT_SIZE: experts.size,
-        keys.SHARED_EXPERT_SIZE: experts.shared_size,
-        keys.NUM_DENSE_LAYERS: experts.num_dense_layers,
-        keys.EXPERT_SCORES: {name: number for number, name in SCORES.items()}[experts.scores],
-    }
-    if experts.num_groups > 1:
-        counts[keys.NUM_EXPERT_GROUPS] = experts.num_groups
-        counts[keys.NUM_USED_EXPERT_GROUPS] = experts.num_used_groups
-    for key, value in counts.items():
-        if value:
-            yield Entry(key.format(arch=architecture), "u32", value)
-    renormalise = keys.EXPERTS_RENORMALISE.format(arch=architecture)
-    yield Entry(renormalise, "bool", experts.renormalises)
-    if experts.scale != 1.0:
-        yield Entry(keys.EXPERT_SCALE.format(arch=architecture), "f32", experts.scale)
+    """The keys of a file."""
+    kinds: dict[type, Kind] = {bool: "bool", int: "u32", float: "f32"}
+    for key, value in experts.keys().items():
+        yield Entry(key.format(arch=architecture), kinds[type(value)], value)
 
 
 def bias_entries(experts: Experts) -> Iterator[Entry]:

@@ -68,13 +68,9 @@ def fast_dllm_v2(config: ConfigReader, choices: Choices, longest: int) -> dict[s
 def nemotron(config: ConfigReader, choices: Choices, longest: int) -> dict[str, object]:
     """Blocks behind a causal context, whose last row gives a block's first token."""
     del choices
-    return {
-        keys.ATTENTION: "causal_context",
-        keys.BLOCK_LENGTH: config.count("block_size", longest, min(_BLOCK_LENGTH, longest)),
-        keys.BLOCK_ALIGN: "prompt_end",
-        keys.SAMPLER: "low_confidence_dynamic",
-        keys.THRESHOLD: _THRESHOLD,
-    }
+    block_length = config.count("block_size", longest, min(_BLOCK_LENGTH, longest))
+    behind = {keys.ATTENTION: "causal_context", keys.BLOCK_ALIGN: "prompt_end"}
+    return {**_dynamic_blocks(block_length), **behind}
 
 
 def llada_moe(config: ConfigReader, choices: Choices, longest: int) -> dict[str, object]:

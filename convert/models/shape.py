@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from convert.metadata import Entry
 from convert.models import experts as mixtures
 from convert.models.base import ConfigReader
+from convert.safetensors_file import are_equal
 from edge.formats import keys
 from edge.formats.experts import Experts
 
@@ -113,4 +114,4 @@ def head_is_embedding(config: ConfigReader, flag_key: str, head: str, embedding:
     flag = config.flag(flag_key, head not in tensors)
     if head not in tensors:
         return flag
-    return embedding in tensors and tensors[head].equals(tensors[embedding])
+    return embedding in tensors and are_equal(tensors[head], tensors[embedding])

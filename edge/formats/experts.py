@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from edge.formats import keys
+
 SCORES = {1: "softmax", 2: "sigmoid"}  # llama.cpp's numbers of the key
 
 
@@ -34,3 +36,20 @@ class Experts:
     def touched_by(self, rows: int) -> float:
         """How many experts have some of so many rows, where these choose evenly."""
         return self.num_experts * (1 - (1 - self.num_used / self.num_experts) ** rows)
+
+    def keys(self) -> dict[str, int | float]:
+        """What a file says of them; what means nothing where it is not said is left out."""
+        counts: dict[str, int | float] = {
+            keys.NUM_EXPERTS: self.num_experts,
+            keys.NUM_USED_EXPERTS: self.num_used,
+            keys.EXPERT_SIZE: self.size,
+            keys.SHARED_EXPERT_SIZE: self.shared_size,
+            keys.NUM_DENSE_LAYERS: self.num_dense_layers,
+            keys.EXPERT_SCORES: {name: number for number, name in SCORES.items()}[self.scores],
+        }
+        if self.num_groups > 1:
+            counts[keys.NUM_EXPERT_GROUPS] = self.num_groups
+            counts[keys.NUM_USED_EXPERT_GROUPS] = self.num_used_groups
+        said = {key: value for key, value in counts.items() if value}
+        said[keys.EXPERTS_RENORMALISE] = self.renormalises
+        return said | ({keys.EXPERT_SCALE: self.scale} if self.scale != 1.0 else {})

@@ -109,9 +109,13 @@ def test_an_expert_s_factors_are_of_its_own_rows_and_of_all() -> None:
 
 
 def test_rows_are_counted_through_the_canvases() -> None:
-    inputs = ExpertInputs(shares_space=False)
-    for value in (1.0, 2.0):
-        rows = np.full((4, 32), value, np.float32)
-        inputs.add(rows, np.array([5], np.int32), np.array([2], np.int32))
-    assert inputs.diagonal[0] == pytest.approx(2.5)
-    assert inputs.factors(5)[0].shape == (32, 32)
+    canvases = [
+        np.arange(4, dtype=np.float32)[:, None] + value * np.ones(32, np.float32)
+        for value in (10, 20)
+    ]
+    five, second = np.array([5], np.int32), np.array([2], np.int32)
+    pairs = [(five, second, np.full((1, 64), value, np.float32)) for value in (1, 2)]
+    shared, own = of_layer(canvases, pairs)
+    np.testing.assert_array_equal(shared.of(5)[:, 0], [12, 22])
+    assert own.diagonal[0] == pytest.approx(2.5)
+    assert shared.factors(5)[0].shape == (32, 32)

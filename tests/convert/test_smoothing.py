@@ -68,12 +68,7 @@ def smoothed(
 
 def chosen(path: Path, work: WorkFolder) -> ChannelScales:
     reference = Reference(path, threads=1)
-    tensors = reference.file.tensors
-    layouts = {
-        name: layout_of("int8" if len(t.shape) > 1 else "f32", t.shape[-1])
-        for name, t in tensors.items()
-    }
-    smoothing = Smoothing(reference, layouts, work)
+    smoothing = Smoothing(reference, layouts_of(reference), work)
     canvases = [NoisyCanvas(IDS, np.arange(len(IDS)), np.arange(len(IDS)), 0)]
     hidden = reference.embedded(canvases)
     for layer in range(reference.num_layers):
@@ -81,6 +76,12 @@ def chosen(path: Path, work: WorkFolder) -> ChannelScales:
         smoothing.choose(places, reference.watch_layer(layer, canvases, hidden))
     smoothing.choose(BEFORE_HEAD, {reference.head: reference.watch_head(canvases, hidden)})
     return smoothing.scales
+
+
+def layouts_of(reference: Reference) -> dict[str, Layout]:
+    tensors = reference.file.tensors.items()
+    kinds = ((name, "int8" if len(t.shape) > 1 else "f32", t.shape[-1]) for name, t in tensors)
+    return {name: layout_of(kind, cols) for name, kind, cols in kinds}
 
 
 def logits(path: Path) -> Values:
@@ -151,13 +152,25 @@ def test_what_is_recalled_is_what_was_chosen(dense: Make, tmp_path: Path) -> Non
     run(spiked(dense("DreamModel")).write(), path, "f32")
     first = chosen(path, WorkFolder(tmp_path / "work", {}))
     reference = Reference(path, threads=1)
-    again = Smoothing(reference, {}, WorkFolder(tmp_path / "work", {}))
+    again = Smoothing(reference, layouts_of(reference), WorkFolder(tmp_path / "work", {}))
     for layer in range(reference.num_layers):
         assert again.recall([place.within(f"blk.{layer}.") for place in IN_LAYER])
     assert again.recall(BEFORE_HEAD)
     for mine, theirs in ((again.scales.rows, first.rows), (again.scales.cols, first.cols)):
         assert mine.keys() == theirs.keys()
         assert all(np.array_equal(mine[name], theirs[name]) for name in mine)
+
+
+def test_nothing_is_kept_or_changed_where_nothing_is_rounded(dense: Make, tmp_path: Path) -> None:
+    path, work = tmp_path / "plain.gguf", WorkFolder(tmp_path / "work", {})
+    run(dense("DreamModel").write(), path, "f32")
+    before = sorted(work.path.iterdir())
+    smoothing = Smoothing(Reference(path, threads=1), {}, work)
+    assert smoothing.recall(BEFORE_HEAD)
+    smoothing.choose(BEFORE_HEAD, {})
+    assert not smoothing.scales.rows
+    assert not smoothing.scales.cols
+    assert sorted(work.path.iterdir()) == before
 
 
 def test_int8_of_outliers_is_better_smoothed(dense: Make, tmp_path: Path) -> None:
