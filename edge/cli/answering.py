@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from edge.cli.live import LiveCanvas
     from edge.model import Model
     from edge.result import Commit, Done, Draft, Result, Stats
+    from edge.tasks import Task
 
     Events = Iterator[Draft | Commit | Done]
 
@@ -107,12 +108,21 @@ def watch(
     return generation.result(), "".join(written)
 
 
-def draws(asked: Asked, *, streams: bool) -> bool:
-    """Decide whether to draw: what is streamed into a pipe may end on the same terminal."""
+def live_canvas(
+    model: Model, asked: Asked, task: Task | None, *, streams: bool, holes: bool = False
+) -> LiveCanvas | None:
+    """Return what draws the canvas, None where it is not to be drawn.
+
+    What is streamed into a pipe may end on the same terminal.
+    """
     live = asked.live
     if live is None:
         live = not asked.json and not (streams and _stdout_is_pipe())
-    return live and stderr_can_redraw()
+    if model.tokenizer is None or not live or not stderr_can_redraw():
+        return None
+    from edge.cli.live import LiveCanvas
+
+    return LiveCanvas(model.tokenizer, task, holes=holes)
 
 
 def _stdout_is_pipe() -> bool:

@@ -10,9 +10,9 @@ import click
 from edge.cli.answer_options import answer_options
 from edge.cli.answering import (
     Asked,
-    draws,
     fields_of,
     for_stdout,
+    live_canvas,
     opened,
     refuse_cancelled,
     stats_line,
@@ -158,14 +158,9 @@ class _Chat:
         return result
 
     def _generate(self, line: str) -> tuple[Result, str]:
-        canvas = None
-        if self._model.tokenizer is not None and draws(self._asked, streams=True):
-            from edge.cli.live import LiveCanvas
-
-            canvas = LiveCanvas(self._model.tokenizer, None)
         return watch(
             lambda cancel: self._conversation.stream(line, cancel=cancel),
-            canvas,
+            live_canvas(self._model, self._asked, None, streams=True),
             writes=not self._asked.json,
             kills=self._is_script,
         )

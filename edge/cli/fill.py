@@ -6,13 +6,14 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from edge.cli.answer_options import answer_options
 from edge.cli.answering import (
     Asked,
-    draws,
     fields_of,
     for_stdout,
+    live_canvas,
     opened,
     refuse_cancelled,
     stats_line,
@@ -118,6 +119,9 @@ def _pieces(
         options["tokens"] = None
         around = (prefix or "", Hole(size), suffix or "")
         return [piece for piece in around if piece != ""], "\n"
+    source = click.get_current_context().get_parameter_source("tokens")
+    if source is ParameterSource.ENVIRONMENT:  # meant for answers
+        options["tokens"] = None
     if options["tokens"] is not None:
         raise _usage("--tokens is given, but TEMPLATE says how large its holes are - leave it out")
     if template is not None and template != "-":
@@ -134,14 +138,9 @@ def _usage(problem: str) -> click.UsageError:
 def _fill(
     model: Model, pieces: list[Piece], choices: tuple[str, ...] | None, asked: Asked
 ) -> Result:
-    canvas = None
-    if draws(asked, streams=False) and model.tokenizer is not None:
-        from edge.cli.live import LiveCanvas
-
-        canvas = LiveCanvas(model.tokenizer, model.task, holes=True)
     result, _ = watch(
         lambda cancel: model.stream_fill(pieces, choices=choices, cancel=cancel, **asked.request),
-        canvas,
+        live_canvas(model, asked, model.task, streams=False, holes=True),
         writes=False,
     )
     return result

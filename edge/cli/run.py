@@ -9,9 +9,9 @@ import click
 from edge.cli.answer_options import answer_options
 from edge.cli.answering import (
     Asked,
-    draws,
     fields_of,
     for_stdout,
+    live_canvas,
     opened,
     refuse_cancelled,
     stats_line,
@@ -75,14 +75,9 @@ def command(prompt: str | None, model: str | None, raw: bool, **options: Any) ->
 
 def _generate(model: Model, prompt: str, raw: bool, asked: Asked) -> tuple[Result, str]:
     """Return the result and what of its text has been written to stdout already."""
-    canvas = None
-    if model.tokenizer is not None and draws(asked, streams=model.task is None):
-        from edge.cli.live import LiveCanvas
-
-        canvas = LiveCanvas(model.tokenizer, model.task)
     return watch(
         lambda cancel: model.stream(prompt, raw=raw, cancel=cancel, **asked.request),
-        canvas,
+        live_canvas(model, asked, model.task, streams=model.task is None),
         writes=not asked.json and model.task is None,
     )
 

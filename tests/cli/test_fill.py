@@ -114,6 +114,8 @@ def test_options_come_from_the_environment(edge: Edge, model: str) -> None:
     )
     answer = json.loads(ended.out)
     assert (answer["steps"], answer["threads"]) == (2, 1)
+    told = edge("fill", "-m", model, "a[[MASK:4]]", EDGE_TOKENS="9")  # is for answers
+    assert told.out == edge("fill", "-m", model, "a[[MASK:4]]").out != ""
     chosen = edge("fill", "a[[MASK:4]]", EDGE_MODEL=model, EDGE_CHOICES="x,y").out
     assert chosen in ("ax\n", "ay\n")
 
