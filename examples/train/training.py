@@ -175,7 +175,7 @@ class Training:
 
 
 def quick_products() -> torch.autocast:
-    """Products in bfloat16 where the processor has them; emulated they take 35 times longer."""
+    """Products in bfloat16 where the processor has them; emulated they are slower than float32."""
     found = torch.cpu.get_capabilities()
     has_bf16 = any(found.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
     return torch.autocast("cpu", torch.bfloat16, enabled=has_bf16)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -209,3 +210,9 @@ def rows() -> Callable[..., RowStats]:
         return RowStats(places, places, values, values, 1 - values)
 
     return make
+
+
+@pytest.fixture(scope="module")
+def llada(golden: Callable[[str], Path], converted: Callable[..., Path]) -> Path:
+    """A model file without a tokenizer: 250 tokens, 256 rows, context 512."""
+    return converted(golden("llada"), "q8_0")
